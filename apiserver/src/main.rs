@@ -1,0 +1,3 @@
+//! The Widget API server: resource definitions, flags and main.
+
+fn main() {}

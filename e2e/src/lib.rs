@@ -1,0 +1,1 @@
+//! The local control plane, and tests that see only the API.

@@ -1,0 +1,1 @@
+//! What both binaries share: logs, traces, metrics, health, shutdown.

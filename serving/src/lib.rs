@@ -1,0 +1,1 @@
+//! The generic API server: registry, verbs, watches, authentication, TLS.

@@ -1,0 +1,1 @@
+//! Objects at revisions on Postgres: writes, snapshots, event log, watch cache.

@@ -1,0 +1,1 @@
+//! Published shapes of the Widget API, for any kube-rs user.

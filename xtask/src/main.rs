@@ -1,0 +1,3 @@
+//! Developer commands: up, down, env, status, test, bench.
+
+fn main() {}
