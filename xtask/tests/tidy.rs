@@ -1,0 +1,225 @@
+//! The invariants of ARCHITECTURE.md that can be read off the sources, and the
+//! rules of CONTRIBUTING.md that no compiler checks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// The kinds that are registered anywhere, in tests too.
+const KINDS: [&str; 2] = ["widget", "gizmo"];
+const MEMBERS: [&str; 11] = [
+    "types", "conversion", "machinery", "store", "serving", "apiserver", "controller", "plumbing", "e2e", "bench", "xtask",
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Files below a folder with this ending, sorted.
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.to_string_lossy().ends_with(ending) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The lines of a source file before its test module, without comments, each
+/// with its number.
+fn code(path: &Path) -> Vec<(usize, String)> {
+    let text = fs::read_to_string(path).expect("a source file is readable");
+    text.lines()
+        .enumerate()
+        .take_while(|(_, line)| !line.starts_with("#[cfg(test)]"))
+        .map(|(number, line)| (number + 1, line.to_owned()))
+        .filter(|(_, line)| !line.trim_start().starts_with("//"))
+        .collect()
+}
+
+/// Every line of code in a crate's src that a predicate finds, as `file:line: text`.
+fn find(member: &str, allowed: &[&str], hit: impl Fn(&str) -> bool) -> Vec<String> {
+    let folder = root().join(member).join("src");
+    let mut found = Vec::new();
+    for path in files(&folder, ".rs") {
+        let name = path.strip_prefix(&folder).expect("below the folder").to_string_lossy().into_owned();
+        // Test modules in files of their own are tests too.
+        if allowed.iter().any(|prefix| name.starts_with(prefix)) || name.ends_with("tests.rs") || name.starts_with("testing") {
+            continue;
+        }
+        found.extend(code(&path).into_iter().filter(|(_, line)| hit(line)).map(|(number, line)| format!("{member}/src/{name}:{number}: {}", line.trim())));
+    }
+    found
+}
+
+/// Direct dependencies of each member, by folder; those of tests left out.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--format-version=1", "--offline"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
+    let packages = metadata["packages"].as_array().expect("packages");
+    packages
+        .iter()
+        .map(|package| {
+            let manifest = Path::new(package["manifest_path"].as_str().expect("a path"));
+            let folder = manifest.parent().and_then(Path::file_name).expect("a folder").to_string_lossy().into_owned();
+            let names = package["dependencies"].as_array().expect("dependencies").iter()
+                .filter(|dependency| dependency["kind"] != "dev")
+                .map(|dependency| dependency["name"].as_str().expect("a name").to_owned())
+                .collect();
+            (folder, names)
+        })
+        .collect()
+}
+
+fn assert_none(found: Vec<String>, rule: &str) {
+    assert!(found.is_empty(), "{rule}:\n{}", found.join("\n"));
+}
+
+#[test]
+fn crates_depend_only_along_the_arrows() {
+    let ours: BTreeMap<&str, &[&str]> = BTreeMap::from([
+        ("types", &[][..]),
+        ("conversion", &["widget-types"]),
+        ("machinery", &[]),
+        ("store", &[]),
+        ("plumbing", &[]),
+        ("serving", &["machinery", "store", "plumbing"]),
+        ("apiserver", &["machinery", "plumbing", "serving", "store", "widget-conversion", "widget-types"]),
+        ("controller", &["plumbing", "widget-types"]),
+        ("e2e", &["widget-types"]),
+        ("bench", &[]),
+        ("xtask", &["e2e"]),
+    ]);
+    let packages = ["widget-types", "widget-conversion", "machinery", "store", "plumbing", "serving", "widget-apiserver", "widget-controller", "e2e", "bench", "xtask"];
+    let all = dependencies();
+    assert_eq!(all.keys().map(String::as_str).collect::<BTreeSet<_>>(), MEMBERS.into_iter().collect());
+    for (member, names) in &all {
+        for name in names.iter().filter(|name| packages.contains(&name.as_str())) {
+            assert!(ours[member.as_str()].contains(&name.as_str()), "{member} must not depend on {name}");
+        }
+    }
+}
+
+#[test]
+fn only_their_owners_use_sqlx_actix_and_a_kube_client() {
+    let owners: BTreeMap<&str, &[&str]> = BTreeMap::from([
+        ("sqlx", &["store"][..]),
+        ("actix-web", &["serving", "plumbing"]),
+        ("actix-http", &["serving"]),
+        ("kube", &["types", "serving", "controller", "e2e"]),
+    ]);
+    for (member, names) in dependencies() {
+        for (package, owners) in &owners {
+            assert!(!names.contains(*package) || owners.contains(&member.as_str()), "{member} must not depend on {package}");
+        }
+    }
+    assert_none(find("serving", &["http", "wire"], |line| line.contains("actix")), "actix outside serving's http and wire");
+    assert_none(
+        find("serving", &["auth", "namespaces"], |line| line.contains("kube::")),
+        "a kube client outside delegated authentication, authorization and namespaces",
+    );
+    assert_none(find("types", &[], |line| line.contains("Client") || line.contains("Api<")), "types speaks to nobody");
+}
+
+#[test]
+fn machinery_store_and_serving_name_no_resource() {
+    for member in ["machinery", "store", "serving", "plumbing"] {
+        let found = find(member, &[], |line| KINDS.iter().any(|kind| line.to_lowercase().contains(kind)));
+        assert_none(found, "a generic crate names a resource");
+    }
+}
+
+#[test]
+fn no_sql_names_a_resource() {
+    let migrations = files(&root().join("migrations"), ".sql");
+    assert!(!migrations.is_empty());
+    for path in migrations {
+        let text = fs::read_to_string(&path).expect("readable").to_lowercase();
+        for kind in KINDS {
+            // The runtime role's default name is an operator's setting, not SQL.
+            assert!(!text.contains(kind), "{} names {kind}", path.display());
+        }
+    }
+}
+
+#[test]
+fn only_one_file_decides_http_codes_and_reasons() {
+    let code = |line: &str| {
+        line.contains("StatusCode::") || line.contains("Reason::") || line.contains("reason: \"")
+    };
+    assert_none(find("machinery", &["error"], |line| line.contains("StatusCode") || line.contains("Reason::")), "codes and reasons belong to machinery/src/error.rs");
+    assert_none(find("serving", &["http", "wire"], code), "codes and reasons belong to machinery/src/error.rs");
+}
+
+#[test]
+fn only_one_function_turns_a_revision_into_a_resource_version() {
+    // serving handles revisions as the store's type; text is made and read in
+    // machinery's revision module alone.
+    let found = find("serving", &[], |line| {
+        line.contains("parse::<i64>") || line.contains("from_str_radix") || line.contains("revision.0.to_string") || line.contains("revision.get().to_string")
+    });
+    assert_none(found, "a revision is turned into text outside machinery::revision");
+}
+
+#[test]
+fn sql_is_never_built_from_text() {
+    assert_none(
+        find("store", &[], |line| line.contains("AssertSqlSafe") && !line.contains("// audited:")),
+        "statements are constants; what is not says why",
+    );
+}
+
+#[test]
+fn files_and_functions_stay_small() {
+    let mut long = Vec::new();
+    for member in MEMBERS {
+        for path in files(&root().join(member).join("src"), ".rs") {
+            let text = fs::read_to_string(&path).expect("readable");
+            let lines = text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).count();
+            if lines > 500 {
+                long.push(format!("{}: {lines} lines before its tests", path.display()));
+            }
+        }
+    }
+    assert_none(long, "a file wants to be split");
+}
+
+#[test]
+fn every_source_file_says_why_it_exists() {
+    let mut silent = Vec::new();
+    for member in MEMBERS {
+        for path in files(&root().join(member).join("src"), ".rs") {
+            let text = fs::read_to_string(&path).expect("readable");
+            if !text.starts_with("//!") {
+                silent.push(path.display().to_string());
+            }
+        }
+    }
+    assert_none(silent, "a file does not begin with //!");
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    let mut found = Vec::new();
+    for member in MEMBERS {
+        found.extend(find(member, &[], |line| {
+            ["todo!(", "unimplemented!(", "#[ignore"].iter().any(|word| line.contains(word))
+        }));
+    }
+    assert_none(found, "unfinished code");
+}
