@@ -1,1 +1,4 @@
 //! The generic API server: registry, verbs, watches, authentication, TLS.
+
+pub mod error;
+pub mod wire;

@@ -1,0 +1,28 @@
+//! The wire: TCP, TLS, HTTP/1.1 and HTTP/2 by hyper, requests by actix-web.
+//!
+//! hyper owns every connection on the multi-threaded runtime. A request is
+//! handed over a bounded queue to one of a few worker threads, each of which
+//! holds the actix-web application; so the requests of one HTTP/2 connection
+//! use all cores. The answer goes back over a channel and hyper writes it. A
+//! handler that streams much puts a [`StreamBody`] into its response's
+//! extensions: hyper polls that directly, with no hop between threads.
+//!
+//! When the client goes away, the handler's future and the body are dropped at
+//! once. A handler that has begun a write lets a task of its own finish it:
+//! `tokio::spawn` inside a handler goes to the multi-threaded runtime.
+//!
+//! Why not actix-web's own server: `docs/adr/0002-wire.md`.
+
+mod body;
+mod config;
+mod connection;
+mod guard;
+mod server;
+mod upgrade;
+mod worker;
+
+pub use body::{BoxError, StreamBody};
+pub use config::{Limits, ServerConfig, ShutdownTimes};
+pub use connection::{Connection, RequestHead};
+pub use server::Server;
+pub use upgrade::{Upgrade, UpgradedIo};

@@ -1,0 +1,412 @@
+//! Accepting, serving and ending connections.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::web::ServiceConfig;
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use machinery::error::ApiError;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::body::WireBody;
+use super::config::{Limits, ServerConfig};
+use super::connection::Connection;
+use super::guard::{Activity, Guarded};
+use super::worker::{Answer, Job, Workers};
+use crate::error::Error;
+
+/// Silence on a TCP connection after which the kernel asks for a sign of life;
+/// three unanswered questions, 5 s apart, end it.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
+/// Bytes written but never acknowledged end a connection after this time.
+const TCP_UNACKNOWLEDGED: Duration = Duration::from_secs(60);
+/// Pause after a failed accept, which means that file descriptors ran out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Response bytes that hyper takes from one stream's body before its client
+/// has read them.
+const SEND_BUFFER: usize = 256 * 1024;
+/// Request bytes that one HTTP/2 stream, and one connection, may send ahead.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+
+/// A listening server.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    config: ServerConfig,
+    drain: CancellationToken,
+}
+
+struct Shared {
+    workers: Workers,
+    limits: Limits,
+    tls: Option<TlsAcceptor>,
+    handshakes: Semaphore,
+    /// The stop was asked for; connections still open.
+    stopping: CancellationToken,
+    /// Nothing new is accepted; what streams must end.
+    drain: CancellationToken,
+    /// Time is up.
+    cut: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Server {
+    /// Opens the listening socket. Connections queue from now on.
+    pub async fn bind(config: ServerConfig) -> Result<Self, Error> {
+        let failed = |source| Error::Listen {
+            address: config.listen,
+            source,
+        };
+        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self {
+            listener,
+            address,
+            config,
+            drain: CancellationToken::new(),
+        })
+    }
+
+    /// The address bound, with the port that the system picked.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Cancelled when a stop's delay is over: watches and other endless bodies
+    /// must then end cleanly.
+    #[must_use]
+    pub fn drain(&self) -> CancellationToken {
+        self.drain.clone()
+    }
+
+    /// Serves until `shutdown` is cancelled and the stop has taken its course.
+    /// `app` configures the application of each worker.
+    pub async fn run<F>(self, app: F, shutdown: CancellationToken) -> Result<(), Error>
+    where
+        F: Fn(&mut ServiceConfig) + Clone + Send + 'static,
+    {
+        let Self {
+            listener,
+            config,
+            drain,
+            ..
+        } = self;
+        let limits = config.limits.clone();
+        let (workers, mut workers_ended) = Workers::start(
+            config.worker_count(),
+            limits.queue,
+            limits.body_idle_timeout,
+            app,
+        )
+        .await?;
+        let shared = Arc::new(Shared {
+            workers,
+            tls: config.tls.clone().map(TlsAcceptor::from),
+            handshakes: Semaphore::new(limits.handshakes),
+            limits,
+            stopping: shutdown.clone(),
+            drain: drain.clone(),
+            cut: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        let stop = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(config.shutdown.delay).await;
+        };
+        tokio::select! {
+            () = accept(&listener, &shared) => {}
+            () = stop => {}
+        }
+        drop(listener);
+        drain.cancel();
+        shared.tasks.close();
+        let wait = async {
+            shared.tasks.wait().await;
+        };
+        if tokio::time::timeout(config.shutdown.grace, wait)
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                connections = shared.tasks.len(),
+                "cutting connections: time is up"
+            );
+            shared.cut.cancel();
+            shared.tasks.wait().await;
+        }
+        drop(shared);
+        // Handlers without a client were dropped; a body's last poll is short.
+        let _ = tokio::time::timeout(config.shutdown.grace, workers_ended.recv()).await;
+        Ok(())
+    }
+}
+
+async fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    let places = Arc::new(Semaphore::new(shared.limits.connections));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                shared
+                    .tasks
+                    .spawn(connection(Arc::clone(shared), stream, peer, place));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// One connection from accept to end.
+async fn connection(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    _place: OwnedSemaphorePermit,
+) {
+    let cut = shared.cut.clone();
+    let served = async {
+        if let Err(error) = tune(&stream) {
+            tracing::debug!(%peer, %error, "cannot set socket options");
+        }
+        match &shared.tls {
+            None => serve_http1(&shared, stream, Connection::plain(peer)).await,
+            Some(acceptor) => {
+                let handshake = handshake(&shared, acceptor, stream);
+                let timeout = shared.limits.handshake_timeout;
+                match tokio::time::timeout(timeout, handshake).await {
+                    Ok(Ok(stream)) => serve_tls(&shared, stream, peer).await,
+                    Ok(Err(error)) => tracing::debug!(%peer, %error, "tls handshake failed"),
+                    Err(_) => tracing::debug!(%peer, "tls handshake took too long"),
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = served => {}
+        () = cut.cancelled() => {}
+    }
+}
+
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(stream);
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(TCP_KEEPALIVE)
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(TCP_UNACKNOWLEDGED))
+}
+
+type TlsStream = tokio_rustls::server::TlsStream<TcpStream>;
+
+async fn handshake(
+    shared: &Shared,
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+) -> io::Result<TlsStream> {
+    let _place = shared
+        .handshakes
+        .acquire()
+        .await
+        .map_err(io::Error::other)?;
+    acceptor.accept(stream).await
+}
+
+async fn serve_tls(shared: &Arc<Shared>, stream: TlsStream, peer: SocketAddr) {
+    let (_, session) = stream.get_ref();
+    let connection = Connection {
+        peer,
+        tls: true,
+        peer_certificates: session
+            .peer_certificates()
+            .map(|chain| chain.iter().map(|der| der.clone().into_owned()).collect())
+            .unwrap_or_default(),
+    };
+    if session.alpn_protocol() == Some(b"h2") {
+        serve_http2(shared, stream, connection).await;
+    } else {
+        serve_http1(shared, stream, connection).await;
+    }
+}
+
+async fn serve_http1<IO>(shared: &Arc<Shared>, io: IO, connection: Connection)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = &shared.limits;
+    let activity = Activity::default();
+    let io = Guarded::http1(
+        io,
+        activity.clone(),
+        limits.header_timeout,
+        limits.idle_timeout,
+    );
+    let header_bytes = usize::try_from(limits.header_bytes).unwrap_or(usize::MAX);
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_headers(limits.header_lines)
+        .max_header_size(header_bytes)
+        .max_buf_size(header_bytes.saturating_add(16 * 1024));
+    let handler = Handler::new(shared, connection, activity);
+    let service = service_fn(move |request| handler.clone().call(request));
+    let served = builder
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
+    drive(
+        served,
+        &shared.drain,
+        http1::UpgradeableConnection::graceful_shutdown,
+    )
+    .await;
+}
+
+async fn serve_http2<IO>(shared: &Arc<Shared>, io: IO, connection: Connection)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = &shared.limits;
+    let activity = Activity::default();
+    let io = Guarded::http2(io, activity.clone(), limits.header_timeout);
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(limits.header_bytes)
+        .max_pending_accept_reset_streams(usize::try_from(limits.streams).ok())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(limits.ping_interval)
+        .keep_alive_timeout(limits.ping_timeout);
+    let handler = Handler::new(shared, connection, activity);
+    let service = service_fn(move |request| handler.clone().call(request));
+    let served = builder.serve_connection(TokioIo::new(io), service);
+    drive(served, &shared.drain, http2::Connection::graceful_shutdown).await;
+}
+
+/// Polls a connection to its end; when the drain begins, HTTP/2 says GOAWAY
+/// and HTTP/1.1 closes after the request under way.
+async fn drive<C, G>(served: C, drain: &CancellationToken, graceful_shutdown: G)
+where
+    C: Future<Output = Result<(), hyper::Error>>,
+    G: FnOnce(Pin<&mut C>),
+{
+    let mut served = pin!(served);
+    let result = tokio::select! {
+        result = served.as_mut() => result,
+        () = drain.cancelled() => {
+            graceful_shutdown(served.as_mut());
+            served.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Serves the requests of one connection.
+#[derive(Clone)]
+struct Handler(Arc<HandlerState>);
+
+struct HandlerState {
+    shared: Arc<Shared>,
+    connection: Arc<Connection>,
+    activity: Activity,
+}
+
+impl Handler {
+    fn new(shared: &Arc<Shared>, connection: Connection, activity: Activity) -> Self {
+        let shared = Arc::clone(shared);
+        Self(Arc::new(HandlerState {
+            shared,
+            connection: Arc::new(connection),
+            activity,
+        }))
+    }
+
+    async fn call(self, mut request: Request<Incoming>) -> Result<Response<WireBody>, Infallible> {
+        let state = self.0;
+        let busy = state.activity.begin();
+        let version = request.version();
+        let on_upgrade = (version == Version::HTTP_11
+            && request.headers().contains_key(http::header::UPGRADE))
+        .then(|| hyper::upgrade::on(&mut request));
+        let (parts, body) = request.into_parts();
+        let (answer, answered) = oneshot::channel();
+        let job = Job {
+            parts,
+            body,
+            connection: Arc::clone(&state.connection),
+            answer,
+        };
+        let answer = match state.shared.workers.dispatch(job) {
+            Ok(()) => answered
+                .await
+                .unwrap_or_else(|_| ApiError::internal("the handler was lost").into()),
+            Err(_) => {
+                ApiError::too_many_requests("too many requests, please try again later", 1).into()
+            }
+        };
+        let mut response = state.finish(answer, on_upgrade);
+        if version != Version::HTTP_2 && state.shared.stopping.is_cancelled() {
+            // Clients go elsewhere before the port closes.
+            response.headers_mut().insert(
+                http::header::CONNECTION,
+                http::HeaderValue::from_static("close"),
+            );
+        }
+        Ok(response.map(|body| body.holding(busy)))
+    }
+}
+
+impl HandlerState {
+    fn finish(&self, answer: Answer, on_upgrade: Option<OnUpgrade>) -> Response<WireBody> {
+        let Answer { response, upgrade } = answer;
+        match (upgrade, on_upgrade) {
+            (None, _) => response,
+            (Some(upgrade), Some(on_upgrade)) => {
+                let busy = self.activity.begin();
+                let cut = self.shared.cut.clone();
+                self.shared.tasks.spawn(async move {
+                    tokio::select! {
+                        () = upgrade.run(on_upgrade) => {}
+                        () = cut.cancelled() => {}
+                    }
+                    drop(busy);
+                });
+                response
+            }
+            (Some(_), None) => {
+                let error =
+                    ApiError::bad_request("an upgrade needs an Upgrade header and HTTP/1.1");
+                Answer::from(error).response
+            }
+        }
+    }
+}

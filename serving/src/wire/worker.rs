@@ -1,0 +1,386 @@
+//! Worker threads: each holds the actix-web application, whose services cannot
+//! leave their thread, and answers the requests that hyper hands over.
+//!
+//! A worker's futures run inside the multi-threaded runtime's context, so that
+//! sockets and timers are the runtime's own, and `tokio::spawn` in a handler
+//! starts a task that outlives the request and the worker.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use actix_http::error::PayloadError;
+use actix_http::{BoxedPayloadStream, HttpMessage, Payload, Request};
+use actix_service::IntoServiceFactory;
+use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::dev::{AppConfig, Service, ServiceFactory, ServiceResponse};
+use actix_web::web::ServiceConfig;
+use actix_web::{App, HttpResponse};
+use bytes::Bytes;
+use futures::{FutureExt, Stream};
+use http_body::Body;
+use hyper::body::Incoming;
+use machinery::error::ApiError;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+use tokio::time::Sleep;
+
+use super::body::{Piece, StreamBody, WireBody};
+use super::connection::{Connection, RequestHead};
+use super::upgrade::Upgrade;
+use crate::error::Error;
+
+/// Pieces of a body that may lie between a worker and hyper.
+const PIECES: usize = 4;
+
+/// One request on its way to a worker.
+pub(super) struct Job {
+    pub(super) parts: http::request::Parts,
+    pub(super) body: Incoming,
+    pub(super) connection: Arc<Connection>,
+    pub(super) answer: oneshot::Sender<Answer>,
+}
+
+/// What a worker gives back.
+pub(super) struct Answer {
+    pub(super) response: http::Response<WireBody>,
+    pub(super) upgrade: Option<Upgrade>,
+}
+
+impl From<ApiError> for Answer {
+    fn from(error: ApiError) -> Self {
+        Self {
+            response: status_response(&error),
+            upgrade: None,
+        }
+    }
+}
+
+/// The HTTP form of a failure that no handler saw.
+fn status_response(error: &ApiError) -> http::Response<WireBody> {
+    if let Some(internal) = error.internal_message() {
+        tracing::error!(code = error.code(), "{internal}");
+    }
+    let body = serde_json::to_vec(error.status()).expect("a Status is plain data");
+    let mut response = http::Response::new(WireBody::once(body.into()));
+    *response.status_mut() =
+        http::StatusCode::from_u16(error.code()).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static("application/json"),
+    );
+    if let Some(seconds) = error.retry_after() {
+        headers.insert(http::header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+/// The worker threads.
+pub(super) struct Workers {
+    queues: Vec<mpsc::Sender<Job>>,
+    next: AtomicUsize,
+}
+
+impl Workers {
+    /// Starts `count` threads, each with its own application built by `app`.
+    /// The receiver ends once all threads have ended, which they do when this
+    /// value is dropped and their requests are done.
+    pub(super) async fn start<F>(
+        count: usize,
+        queue: usize,
+        body_idle: Duration,
+        app: F,
+    ) -> Result<(Self, mpsc::Receiver<()>), Error>
+    where
+        F: Fn(&mut ServiceConfig) + Clone + Send + 'static,
+    {
+        let (alive, ended) = mpsc::channel(1);
+        let mut queues = Vec::with_capacity(count);
+        for index in 0..count {
+            let (sender, receiver) = mpsc::channel(queue);
+            let (started, start) = oneshot::channel();
+            let (app, alive) = (app.clone(), alive.clone());
+            let runtime = tokio::runtime::Handle::current();
+            std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || {
+                    let local = LocalSet::new();
+                    runtime.block_on(local.run_until(run(app, body_idle, receiver, started)));
+                    drop(alive);
+                })
+                .map_err(|error| Error::Worker(error.to_string()))?;
+            start
+                .await
+                .map_err(|_| Error::Worker("the application panicked".into()))??;
+            queues.push(sender);
+        }
+        Ok((
+            Self {
+                queues,
+                next: AtomicUsize::new(0),
+            },
+            ended,
+        ))
+    }
+
+    /// Hands a request to the worker with the shortest queue, in turn among
+    /// equals; gives it back when all queues are full.
+    pub(super) fn dispatch(&self, job: Job) -> Result<(), Job> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let (later, first) = self.queues.split_at(turn % self.queues.len().max(1));
+        let best = first
+            .iter()
+            .chain(later)
+            .rev()
+            .max_by_key(|queue| queue.capacity());
+        match best {
+            Some(queue) => queue
+                .try_send(job)
+                .map_err(mpsc::error::TrySendError::into_inner),
+            None => Err(job),
+        }
+    }
+}
+
+async fn run<F>(
+    app: F,
+    body_idle: Duration,
+    mut queue: mpsc::Receiver<Job>,
+    started: oneshot::Sender<Result<(), Error>>,
+) where
+    F: Fn(&mut ServiceConfig) + 'static,
+{
+    let service = App::new()
+        .configure(|config| app(config))
+        .into_factory()
+        .new_service(AppConfig::default());
+    let service = match service.await {
+        Ok(service) => Rc::new(service),
+        Err(()) => {
+            let error = Error::Worker("the application refused to start".into());
+            // Whoever started this worker has gone if this fails.
+            let _ = started.send(Err(error));
+            return;
+        }
+    };
+    let _ = started.send(Ok(()));
+    let mut tasks = tokio::task::JoinSet::new();
+    while let Some(job) = queue.recv().await {
+        tasks.spawn_local(serve(Rc::clone(&service), body_idle, job));
+        while tasks.try_join_next().is_some() {}
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+async fn serve<S, E>(service: Rc<S>, body_idle: Duration, job: Job)
+where
+    S: Service<Request, Response = ServiceResponse<BoxBody>, Error = E>,
+    E: Into<actix_web::Error>,
+{
+    let Job {
+        parts,
+        body,
+        connection,
+        mut answer,
+    } = job;
+    let without_body = parts.method == http::Method::HEAD;
+    let request = actix_request(parts, body, body_idle, connection);
+    let call = AssertUnwindSafe(async { service.call(request).await.map_err(Into::into) });
+    let outcome = tokio::select! {
+        biased;
+        outcome = call.catch_unwind() => outcome,
+        // The client is gone: the handler stops where it stands.
+        () = answer.closed() => return,
+    };
+    let response = match outcome {
+        Ok(Ok(response)) => response.into_parts().1,
+        Ok(Err(error)) => HttpResponse::from_error(error),
+        Err(panic) => {
+            let text = panic_text(panic.as_ref());
+            let error = ApiError::internal("the handler panicked")
+                .with_internal(format!("a handler panicked: {text}"));
+            let _ = answer.send(error.into());
+            return;
+        }
+    };
+    let (mut head, body) = response.into_parts();
+    let stream = head.extensions_mut().remove::<StreamBody>();
+    let upgrade = head.extensions_mut().remove::<Upgrade>();
+    let (body, pump) = match (stream, without_body) {
+        (Some(stream), false) => (stream.into(), None),
+        (_, true) => (WireBody::empty(), None),
+        (None, false) => wire_body(body),
+    };
+    let answered = answer.send(Answer {
+        response: wire_response(&head, body),
+        upgrade,
+    });
+    if let (Ok(()), Some((body, pieces))) = (answered, pump) {
+        pump_body(body, pieces).await;
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&'static str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+type Pump = (BoxBody, mpsc::Sender<Piece>);
+
+fn wire_body(body: BoxBody) -> (WireBody, Option<Pump>) {
+    if matches!(body.size(), BodySize::None | BodySize::Sized(0)) {
+        return (WireBody::empty(), None);
+    }
+    match body.try_into_bytes() {
+        Ok(bytes) => (WireBody::once(bytes), None),
+        Err(body) => {
+            let (sender, receiver) = mpsc::channel(PIECES);
+            (WireBody::worker(receiver), Some((body, sender)))
+        }
+    }
+}
+
+/// Moves a body's pieces to hyper until it ends or hyper drops its side.
+async fn pump_body(mut body: BoxBody, pieces: mpsc::Sender<Piece>) {
+    loop {
+        let next = std::future::poll_fn(|cx| Pin::new(&mut body).poll_next(cx));
+        let piece = tokio::select! {
+            biased;
+            () = pieces.closed() => return,
+            next = AssertUnwindSafe(next).catch_unwind() => match next {
+                Ok(Some(Ok(bytes))) => Piece::Data(bytes),
+                Ok(Some(Err(error))) => Piece::Failed(error.to_string()),
+                Ok(None) => Piece::End,
+                Err(panic) => Piece::Failed(panic_text(panic.as_ref()).to_owned()),
+            },
+        };
+        let last = !matches!(piece, Piece::Data(_));
+        if pieces.send(piece).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+fn wire_response(head: &HttpResponse<()>, body: WireBody) -> http::Response<WireBody> {
+    let bare = body.is_end_stream();
+    let mut response = http::Response::new(body);
+    *response.status_mut() = http::StatusCode::from_u16(head.status().as_u16())
+        .unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.reserve(head.headers().len());
+    for (name, value) in head.headers() {
+        let name = http::HeaderName::from_bytes(name.as_str().as_bytes());
+        let value = http::HeaderValue::from_bytes(value.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, value) {
+            headers.append(name, value);
+        }
+    }
+    // A failure that actix-web made by itself has no body: give it one.
+    let code = head.status().as_u16();
+    if bare && code >= 400 && !headers.contains_key(http::header::CONTENT_TYPE) {
+        return status_response(&bare_failure(code));
+    }
+    response
+}
+
+fn bare_failure(code: u16) -> ApiError {
+    match code {
+        404 => ApiError::generic_not_found(),
+        413 => ApiError::request_entity_too_large("limit is 3145728"),
+        400..=499 => ApiError::bad_request("the request could not be read"),
+        _ => ApiError::internal(format!("actix-web answered {code}")),
+    }
+}
+
+fn actix_request(
+    parts: http::request::Parts,
+    body: Incoming,
+    body_idle: Duration,
+    connection: Arc<Connection>,
+) -> Request {
+    let payload = if body.is_end_stream() {
+        Payload::None
+    } else {
+        let stream: BoxedPayloadStream = Box::pin(RequestBody {
+            body,
+            body_idle,
+            timer: None,
+        });
+        Payload::Stream { payload: stream }
+    };
+    let mut request = Request::with_payload(payload);
+    let head = request.head_mut();
+    head.method = actix_http::Method::from_bytes(parts.method.as_str().as_bytes())
+        .expect("a method is a token in both versions of http");
+    // hyper accepts a few URIs that http 0.2 refuses; no route matches "/".
+    head.uri = parts.uri.to_string().parse().unwrap_or_default();
+    head.version = match parts.version {
+        http::Version::HTTP_2 => actix_http::Version::HTTP_2,
+        http::Version::HTTP_10 => actix_http::Version::HTTP_10,
+        _ => actix_http::Version::HTTP_11,
+    };
+    head.peer_addr = Some(connection.peer);
+    for (name, value) in &parts.headers {
+        let name = actix_http::header::HeaderName::from_bytes(name.as_str().as_bytes());
+        let value = actix_http::header::HeaderValue::from_bytes(value.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, value) {
+            head.headers.append(name, value);
+        }
+    }
+    request.extensions_mut().insert(connection);
+    request
+        .extensions_mut()
+        .insert(RequestHead(Arc::new(parts)));
+    request
+}
+
+/// A request's body with a bound on the client's silence.
+struct RequestBody {
+    body: Incoming,
+    body_idle: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stream for RequestBody {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        loop {
+            match Pin::new(&mut this.body).poll_frame(cx) {
+                Poll::Ready(frame) => {
+                    this.timer = None;
+                    match frame {
+                        Some(Ok(frame)) => match frame.into_data() {
+                            Ok(data) => return Poll::Ready(Some(Ok(data))),
+                            Err(_trailers) => {}
+                        },
+                        Some(Err(error)) => {
+                            let error =
+                                PayloadError::Incomplete(Some(std::io::Error::other(error)));
+                            return Poll::Ready(Some(Err(error)));
+                        }
+                        None => return Poll::Ready(None),
+                    }
+                }
+                Poll::Pending => {
+                    let time = this.body_idle;
+                    let timer = this
+                        .timer
+                        .get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
+                    ready!(timer.as_mut().poll(cx));
+                    let error = std::io::Error::from(std::io::ErrorKind::TimedOut);
+                    return Poll::Ready(Some(Err(PayloadError::Io(error))));
+                }
+            }
+        }
+    }
+}
