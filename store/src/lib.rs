@@ -1,1 +1,25 @@
 //! Objects at revisions on Postgres: writes, snapshots, event log, watch cache.
+//!
+//! A [`Store`] is one process' view of one database; any number of processes share the database
+//! with equal rights. A [`Collection`] is all objects of one registered (group, plural).
+//!
+//! What holds, on every process:
+//! 1. The order of revisions is the order in which writes become visible.
+//! 2. A watch from r sees every later event once and in order, or is told that r is gone.
+//! 3. A consistent read sees every write acknowledged before it began.
+//! 4. A revision never has two contents.
+//! 5. What was acknowledged or shown survives a crash.
+//! 6. Folding the log gives the current table.
+
+mod collection;
+mod error;
+mod store;
+mod types;
+
+pub use collection::{Collection, Scope, Snapshot, Watcher};
+pub use error::{ReadError, StoreError, WatchError, WriteError};
+pub use store::{Store, StoreConfig};
+pub use types::{Event, EventKind, Key, Operation, Project, Provenance, Revision, Stored, Write};
+
+/// The largest body that is stored.
+pub const MAX_BODY: usize = 3 * 1024 * 1024 / 2;
