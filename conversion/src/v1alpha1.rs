@@ -32,6 +32,9 @@ const PHASES: [(v1::Phase, v1alpha1::State); 3] = [
     (v1::Phase::Failed, v1alpha1::State::Failed),
 ];
 
+/// A member of the hub, if it is present, or why there is none for what the client wrote.
+type Converted = Result<Option<Value>, Vec<LensError>>;
+
 /// How one of `spec` and `status` is converted.
 struct Part {
     name: &'static str,
@@ -41,7 +44,7 @@ struct Part {
     special: &'static str,
     get_special: fn(&Value, &mut Object),
     /// Makes the special member of a version's part, given the old one.
-    put_special: fn(&Object, Option<&Value>) -> Result<Option<Value>, Vec<LensError>>,
+    put_special: fn(&Object, Option<&Value>) -> Converted,
 }
 
 const PARTS: [Part; 2] = [
@@ -153,11 +156,7 @@ impl Part {
         version
     }
 
-    fn put(
-        &self,
-        version: Option<&Value>,
-        old_hub: Option<&Value>,
-    ) -> Result<Option<Value>, Vec<LensError>> {
+    fn put(&self, version: Option<&Value>, old_hub: Option<&Value>) -> Converted {
         let old = old_hub.and_then(Value::as_object);
         let Some(Value::Object(version)) = version else {
             let rest = old
@@ -198,7 +197,7 @@ fn get_image(image: &Value, spec: &mut Object) {
     }
 }
 
-fn put_image(spec: &Object, old_image: Option<&Value>) -> Result<Option<Value>, Vec<LensError>> {
+fn put_image(spec: &Object, old_image: Option<&Value>) -> Converted {
     let mut shown = Object::new();
     if let Some(image) = old_image {
         get_image(image, &mut shown);
@@ -293,7 +292,7 @@ fn get_state(phase: &Value, status: &mut Object) {
     status.insert("state".to_owned(), state);
 }
 
-fn put_phase(status: &Object, old_phase: Option<&Value>) -> Result<Option<Value>, Vec<LensError>> {
+fn put_phase(status: &Object, old_phase: Option<&Value>) -> Converted {
     let mut shown = Object::new();
     if let Some(phase) = old_phase {
         get_state(phase, &mut shown);

@@ -127,16 +127,15 @@ fn digest() -> impl Strategy<Value = String> {
 }
 
 /// Repository, tag and digest of a valid image; each of the last two with or without the other.
-fn image_parts() -> impl Strategy<Value = [Option<String>; 3]> {
+fn image_parts() -> impl Strategy<Value = (String, Option<String>, Option<String>)> {
     (repository(), option::of(tag()), option::of(digest()))
-        .prop_map(|(repository, tag, digest)| [Some(repository), tag, digest])
 }
 
 fn image() -> impl Strategy<Value = String> {
-    image_parts().prop_map(|[repository, tag, digest]| {
+    image_parts().prop_map(|(repository, tag, digest)| {
         let tag = tag.map_or_else(String::new, |tag| format!(":{tag}"));
         let digest = digest.map_or_else(String::new, |digest| format!("@{digest}"));
-        format!("{}{tag}{digest}", repository.unwrap())
+        format!("{repository}{tag}{digest}")
     })
 }
 
@@ -233,11 +232,11 @@ fn version() -> impl Strategy<Value = Object> {
         image_parts(),
         weighted(0.8, scalar()),
     )
-        .prop_map(|(size, [repository, tag, digest], color)| {
+        .prop_map(|(size, (repository, tag, digest), color)| {
             object(
                 vec![
                     ("size", size),
-                    ("repository", repository.map(Value::from)),
+                    ("repository", Some(Value::from(repository))),
                     ("tag", tag.map(Value::from)),
                     ("digest", digest.map(Value::from)),
                     ("color", color),
