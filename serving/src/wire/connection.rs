@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use rustls::pki_types::CertificateDer;
+
+use crate::auth::Verdict;
 
 /// One connection, shared by all its requests; handlers find it in the
 /// request's extensions as `Arc<Connection>`.
@@ -17,14 +20,28 @@ pub struct Connection {
     /// holds the key, and without any other check: who it is, is decided for
     /// each request.
     pub peer_certificates: Vec<CertificateDer<'static>>,
+    /// What authentication last found the certificate to prove.
+    pub(crate) verdict: ArcSwapOption<Verdict>,
 }
 
 impl Connection {
-    pub(super) fn plain(peer: SocketAddr) -> Self {
+    /// A connection without TLS.
+    #[must_use]
+    pub fn plain(peer: SocketAddr) -> Self {
+        Self {
+            tls: false,
+            ..Self::encrypted(peer, Vec::new())
+        }
+    }
+
+    /// A TLS connection whose client proved to hold the key of the chain's leaf.
+    #[must_use]
+    pub fn encrypted(peer: SocketAddr, peer_certificates: Vec<CertificateDer<'static>>) -> Self {
         Self {
             peer,
-            tls: false,
-            peer_certificates: Vec::new(),
+            tls: true,
+            peer_certificates,
+            verdict: ArcSwapOption::empty(),
         }
     }
 }

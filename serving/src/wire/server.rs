@@ -238,14 +238,9 @@ async fn handshake(
 
 async fn serve_tls(shared: &Arc<Shared>, stream: TlsStream, peer: SocketAddr) {
     let (_, session) = stream.get_ref();
-    let connection = Connection {
-        peer,
-        tls: true,
-        peer_certificates: session
-            .peer_certificates()
-            .map(|chain| chain.iter().map(|der| der.clone().into_owned()).collect())
-            .unwrap_or_default(),
-    };
+    let chain = session.peer_certificates().unwrap_or_default();
+    let chain = chain.iter().map(|der| der.clone().into_owned()).collect();
+    let connection = Connection::encrypted(peer, chain);
     if session.alpn_protocol() == Some(b"h2") {
         serve_http2(shared, stream, connection).await;
     } else {
