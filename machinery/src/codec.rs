@@ -121,11 +121,11 @@ mod tests {
 
     #[test]
     fn yaml_looks_as_people_write_it() {
-        let value = json!({"spec": {"list": ["a", "1", "yes"], "n": 1}, "empty": {}});
+        let value = json!({"spec": {"list": ["a", "1", "yes"], "size": 1}, "empty": {}});
         let text = String::from_utf8(encode(&value, Format::Yaml, false)).unwrap();
         assert_eq!(
             text,
-            "empty: {}\nspec:\n  list:\n  - a\n  - \"1\"\n  - \"yes\"\n  n: 1\n"
+            "empty: {}\nspec:\n  list:\n  - a\n  - \"1\"\n  - \"yes\"\n  size: 1\n"
         );
     }
 

@@ -6,8 +6,16 @@ use sha2::{Digest, Sha256};
 use crate::resource::{ResourceInfo, VersionInfo};
 
 /// What every resource can do.
-const VERBS: [&str; 8] =
-    ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const VERBS: [&str; 8] = [
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
 
 /// What a subresource can do.
 const SUBRESOURCE_VERBS: [&str; 3] = ["get", "patch", "update"];
@@ -15,15 +23,19 @@ const SUBRESOURCE_VERBS: [&str; 3] = ["get", "patch", "update"];
 /// APIGroupList: `/apis`.
 #[must_use]
 pub fn group_list(resources: &[&ResourceInfo]) -> Value {
-    let groups: Vec<_> =
-        group_names(resources).into_iter().map(|name| group_body(resources, name)).collect();
+    let groups: Vec<_> = group_names(resources)
+        .into_iter()
+        .map(|name| group_body(resources, name))
+        .collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// APIGroup: `/apis/<group>`, or `None` when no resource is in the group.
 #[must_use]
 pub fn group(resources: &[&ResourceInfo], group: &str) -> Option<Value> {
-    let name = group_names(resources).into_iter().find(|name| *name == group)?;
+    let name = group_names(resources)
+        .into_iter()
+        .find(|name| *name == group)?;
     let mut body = group_body(resources, name);
     if let Value::Object(members) = &mut body {
         members.insert("kind".to_owned(), "APIGroup".into());
@@ -80,7 +92,10 @@ pub fn etag(body: &[u8]) -> String {
 
 /// The upper-case hexadecimal hash by which a document is known.
 pub(crate) fn hash(body: &[u8]) -> String {
-    Sha256::digest(body).iter().map(|byte| format!("{byte:02X}")).collect()
+    Sha256::digest(body)
+        .iter()
+        .map(|byte| format!("{byte:02X}"))
+        .collect()
 }
 
 fn group_body(resources: &[&ResourceInfo], group: &str) -> Value {
@@ -124,8 +139,10 @@ fn legacy_entries(info: &ResourceInfo, version: &VersionInfo) -> Vec<(String, Va
 fn aggregated_version(resources: &[&ResourceInfo], group: &str, version: &str) -> Value {
     let mut listed: Vec<_> = resources_of(resources, group, version).collect();
     listed.sort_by_key(|(info, _)| info.plural);
-    let listed: Vec<_> =
-        listed.into_iter().map(|(info, version)| aggregated_entry(info, version)).collect();
+    let listed: Vec<_> = listed
+        .into_iter()
+        .map(|(info, version)| aggregated_entry(info, version))
+        .collect();
     json!({"version": version, "resources": listed, "freshness": "Current"})
 }
 
@@ -155,7 +172,10 @@ fn aggregated_entry(info: &ResourceInfo, version: &VersionInfo) -> Value {
 }
 
 fn add_names(entry: &mut Value, info: &ResourceInfo) {
-    for (key, names) in [("shortNames", info.short_names), ("categories", info.categories)] {
+    for (key, names) in [
+        ("shortNames", info.short_names),
+        ("categories", info.categories),
+    ] {
         if let (false, Value::Object(members)) = (names.is_empty(), &mut *entry) {
             members.insert(key.to_owned(), json!(names));
         }
@@ -202,7 +222,11 @@ fn group_names(resources: &[&ResourceInfo]) -> Vec<&'static str> {
 /// The versions of a group in the order of preference.
 pub(crate) fn version_names(resources: &[&ResourceInfo], group: &str) -> Vec<&'static str> {
     let mut names = Vec::new();
-    for version in resources.iter().filter(|info| info.group == group).flat_map(|i| &i.versions) {
+    for version in resources
+        .iter()
+        .filter(|info| info.group == group)
+        .flat_map(|i| &i.versions)
+    {
         if !names.contains(&version.name) {
             names.push(version.name);
         }
@@ -227,7 +251,9 @@ pub(crate) fn group_versions(resources: &[&ResourceInfo]) -> Vec<(&'static str, 
     group_names(resources)
         .into_iter()
         .flat_map(|group| {
-            version_names(resources, group).into_iter().map(move |version| (group, version))
+            version_names(resources, group)
+                .into_iter()
+                .map(move |version| (group, version))
         })
         .collect()
 }

@@ -93,7 +93,9 @@ impl MediaType {
     #[must_use]
     pub fn content_type(&self, endpoint: Endpoint) -> &'static str {
         match (endpoint, self.format) {
-            (Endpoint::Watch, Format::Protobuf) => "application/vnd.kubernetes.protobuf;stream=watch",
+            (Endpoint::Watch, Format::Protobuf) => {
+                "application/vnd.kubernetes.protobuf;stream=watch"
+            }
             (_, format) => format.media_type(),
         }
     }
@@ -105,12 +107,19 @@ impl MediaType {
 /// YAML, and watches not in YAML: a clause that asks for something else is passed over.
 pub fn negotiate(accept: Option<&str>, endpoint: Endpoint) -> Result<MediaType, ApiError> {
     let Some(accept) = present(accept) else {
-        return Ok(MediaType { format: Format::Json, as_kind: None, stream: false, pretty: false });
+        return Ok(MediaType {
+            format: Format::Json,
+            as_kind: None,
+            stream: false,
+            pretty: false,
+        });
     };
     parse_accept(accept)
         .iter()
         .find_map(|clause| {
-            clause.formats().find_map(|format| agree(clause, format, endpoint))
+            clause
+                .formats()
+                .find_map(|format| agree(clause, format, endpoint))
         })
         .ok_or_else(|| not_acceptable(endpoint))
 }
@@ -140,7 +149,12 @@ fn agree(clause: &Clause<'_>, format: Format, endpoint: Endpoint) -> Option<Medi
         Some(_) => return None,
     };
     let pretty = clause.parameter("pretty") == Some("1");
-    spoken.then_some(MediaType { format, as_kind, stream, pretty })
+    spoken.then_some(MediaType {
+        format,
+        as_kind,
+        stream,
+        pretty,
+    })
 }
 
 fn derived_shape(asked: Conversion<'_>, endpoint: Endpoint) -> Option<(AsKind, MetaVersion)> {
@@ -234,21 +248,34 @@ pub fn negotiate_discovery(
     let clauses = present(accept).map(parse_accept).unwrap_or_default();
     let spoken = |clause: &Clause<'_>| clause.formats().find(|format| *format != Format::Protobuf);
     if aggregated {
-        let found = clauses.iter().filter(|clause| clause.is_aggregated_discovery());
+        let found = clauses
+            .iter()
+            .filter(|clause| clause.is_aggregated_discovery());
         if let Some((clause, format)) = found.filter_map(|c| Some((c, spoken(c)?))).next() {
             let content_type = clause.discovery_content_type(format);
             let shape = DiscoveryShape::AggregatedV2;
-            return Ok(DiscoveryMedia { shape, format, content_type });
+            return Ok(DiscoveryMedia {
+                shape,
+                format,
+                content_type,
+            });
         }
     }
-    let plain = clauses.iter().filter(|clause| clause.conversion().is_none()).find_map(spoken);
+    let plain = clauses
+        .iter()
+        .filter(|clause| clause.conversion().is_none())
+        .find_map(spoken);
     let format = match plain {
         Some(format) => format,
         None if clauses.is_empty() => Format::Json,
         None => return Err(not_acceptable(Endpoint::Plain)),
     };
     let content_type = format.media_type().to_owned();
-    Ok(DiscoveryMedia { shape: DiscoveryShape::Legacy, format, content_type })
+    Ok(DiscoveryMedia {
+        shape: DiscoveryShape::Legacy,
+        format,
+        content_type,
+    })
 }
 
 /// One alternative of an `Accept` header.
@@ -275,7 +302,12 @@ impl<'a> Clause<'a> {
             None if text.trim() == "*" => ("*", "*"),
             None => return None,
         };
-        let mut clause = Self { kind, subtype, quality: 1.0, parameters: Vec::new() };
+        let mut clause = Self {
+            kind,
+            subtype,
+            quality: 1.0,
+            parameters: Vec::new(),
+        };
         for (key, value) in parts.filter_map(|part| part.split_once('=')) {
             let (key, value) = (key.trim(), value.trim().trim_matches('"'));
             if key == "q" {
@@ -288,7 +320,10 @@ impl<'a> Clause<'a> {
     }
 
     fn parameter(&self, key: &str) -> Option<&'a str> {
-        self.parameters.iter().find(|(known, _)| *known == key).map(|(_, value)| *value)
+        self.parameters
+            .iter()
+            .find(|(known, _)| *known == key)
+            .map(|(_, value)| *value)
     }
 
     fn conversion(&self) -> Option<Conversion<'a>> {
@@ -297,7 +332,11 @@ impl<'a> Clause<'a> {
             return None;
         }
         let text = Option::unwrap_or_default;
-        Some(Conversion { kind: text(kind), group: text(group), version: text(version) })
+        Some(Conversion {
+            kind: text(kind),
+            group: text(group),
+            version: text(version),
+        })
     }
 
     fn is_aggregated_discovery(&self) -> bool {
@@ -312,7 +351,9 @@ impl<'a> Clause<'a> {
         let mut content_type = format.media_type().to_owned();
         let mut known = vec!["g", "v", "as", "profile"];
         for (key, value) in &self.parameters {
-            let is_token = value.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+            let is_token = value
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
             if is_token && known.contains(key) {
                 known.retain(|other| other != key);
                 content_type.extend([";", key, "=", value]);
@@ -329,7 +370,10 @@ impl<'a> Clause<'a> {
         let named = |format: &Format| {
             format.media_type().split_once('/') == Some((self.kind, self.subtype))
         };
-        all.into_iter().filter(move |format| wildcard || named(format)).collect::<Vec<_>>().into_iter()
+        all.into_iter()
+            .filter(move |format| wildcard || named(format))
+            .collect::<Vec<_>>()
+            .into_iter()
     }
 }
 
@@ -339,7 +383,9 @@ fn parse_accept(header: &str) -> Vec<Clause<'_>> {
     clauses.retain(|clause| clause.quality > 0.0);
     let is_general = |clause: &Clause<'_>| (clause.kind == "*", clause.subtype == "*");
     clauses.sort_by(|a, b| {
-        b.quality.total_cmp(&a.quality).then_with(|| is_general(a).cmp(&is_general(b)))
+        b.quality
+            .total_cmp(&a.quality)
+            .then_with(|| is_general(a).cmp(&is_general(b)))
     });
     clauses
 }
@@ -350,7 +396,12 @@ fn present(header: Option<&str>) -> Option<&str> {
 
 /// A media type without its parameters.
 fn essence(content_type: &str) -> String {
-    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase()
 }
 
 #[cfg(test)]
@@ -374,7 +425,10 @@ mod tests {
 
     #[test]
     fn json_is_what_a_client_without_preference_gets() {
-        assert_eq!(negotiate(None, Endpoint::Object).unwrap().format, Format::Json);
+        assert_eq!(
+            negotiate(None, Endpoint::Object).unwrap().format,
+            Format::Json
+        );
         for accept in ["", "*/*", "*", "application/*", "text/html, */*;q=0.1"] {
             assert_eq!(format(accept), Format::Json, "{accept}");
         }
@@ -382,9 +436,15 @@ mod tests {
 
     #[test]
     fn the_greater_quality_and_then_the_more_specific_wins() {
-        assert_eq!(format("application/json;q=0.5, application/yaml"), Format::Yaml);
+        assert_eq!(
+            format("application/json;q=0.5, application/yaml"),
+            Format::Yaml
+        );
         assert_eq!(format("*/*, application/yaml"), Format::Yaml);
-        assert_eq!(format("application/yaml;q=0, application/json;q=0.1"), Format::Json);
+        assert_eq!(
+            format("application/yaml;q=0, application/json;q=0.1"),
+            Format::Json
+        );
     }
 
     #[test]
@@ -430,12 +490,24 @@ mod tests {
             ("text/csv", Endpoint::Object),
             ("application/vnd.kubernetes.protobuf", Endpoint::Object),
             ("application/cbor", Endpoint::List),
-            ("application/json;as=Table;v=v9;g=meta.k8s.io", Endpoint::List),
+            (
+                "application/json;as=Table;v=v9;g=meta.k8s.io",
+                Endpoint::List,
+            ),
             ("application/json;as=Table;v=v1;g=other", Endpoint::List),
             ("application/json;as=Zap;v=v1;g=meta.k8s.io", Endpoint::List),
-            ("application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io", Endpoint::List),
-            ("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io", Endpoint::Object),
-            ("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", Endpoint::List),
+            (
+                "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+                Endpoint::List,
+            ),
+            (
+                "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
+                Endpoint::Object,
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io",
+                Endpoint::List,
+            ),
             ("application/yaml", Endpoint::Watch),
             ("application/json;stream=other", Endpoint::Watch),
             ("garbage", Endpoint::Object),
@@ -445,7 +517,9 @@ mod tests {
             assert_eq!(error.code(), 406, "{accept}");
         }
         assert_eq!(
-            negotiate(Some("text/csv"), Endpoint::Object).unwrap_err().to_string(),
+            negotiate(Some("text/csv"), Endpoint::Object)
+                .unwrap_err()
+                .to_string(),
             "only the following media types are accepted: application/json, application/yaml"
         );
     }
@@ -471,7 +545,10 @@ mod tests {
     #[test]
     fn bodies_are_told_by_their_content_type() {
         assert_eq!(body_format(None).unwrap(), Format::Json);
-        assert_eq!(body_format(Some("application/JSON; charset=utf-8")).unwrap(), Format::Json);
+        assert_eq!(
+            body_format(Some("application/JSON; charset=utf-8")).unwrap(),
+            Format::Json
+        );
         assert_eq!(body_format(Some("application/yaml")).unwrap(), Format::Yaml);
         for content_type in ["text/plain", ";;;", "application/cbor"] {
             assert_eq!(body_format(Some(content_type)).unwrap_err().code(), 415);
@@ -480,7 +557,11 @@ mod tests {
             patch_kind(Some("application/merge-patch+json; charset=utf-8")).unwrap(),
             PatchKind::Merge
         );
-        for content_type in [None, Some("application/json"), Some("application/apply-patch+yaml")] {
+        for content_type in [
+            None,
+            Some("application/json"),
+            Some("application/apply-patch+yaml"),
+        ] {
             assert_eq!(patch_kind(content_type).unwrap_err().code(), 415);
         }
     }
@@ -513,7 +594,12 @@ mod tests {
         let media = negotiate_discovery(Some(&listed), true).unwrap();
         assert_eq!(media.shape, DiscoveryShape::Legacy);
         assert_eq!(negotiate_discovery(Some(v9), true).unwrap_err().code(), 406);
-        assert_eq!(negotiate_discovery(Some("text/csv"), false).unwrap_err().code(), 406);
+        assert_eq!(
+            negotiate_discovery(Some("text/csv"), false)
+                .unwrap_err()
+                .code(),
+            406
+        );
     }
 
     proptest! {

@@ -11,7 +11,10 @@ pub fn from_object(object: &Object, version: MetaVersion) -> Object {
     partial.insert("apiVersion".to_owned(), version.api_version().into());
     partial.insert("kind".to_owned(), "PartialObjectMetadata".into());
     let metadata = object.get("metadata").cloned();
-    partial.insert("metadata".to_owned(), metadata.unwrap_or_else(|| Value::Object(Object::new())));
+    partial.insert(
+        "metadata".to_owned(),
+        metadata.unwrap_or_else(|| Value::Object(Object::new())),
+    );
     partial
 }
 
@@ -84,7 +87,10 @@ mod tests {
         let expected = json!({
             "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": {"name": "w"},
         });
-        assert_eq!(Value::Object(from_object(&widget(), MetaVersion::V1)), expected);
+        assert_eq!(
+            Value::Object(from_object(&widget(), MetaVersion::V1)),
+            expected
+        );
         let mut out = Vec::new();
         write_json(&mut out, &widget(), MetaVersion::V1);
         assert_eq!(serde_json::from_slice::<Value>(&out).unwrap(), expected);
@@ -92,9 +98,17 @@ mod tests {
 
     #[test]
     fn a_list_holds_partial_objects() {
-        let meta = ListMeta { resource_version: "5".into(), ..ListMeta::default() };
+        let meta = ListMeta {
+            resource_version: "5".into(),
+            ..ListMeta::default()
+        };
         let mut out = Vec::new();
-        write_list_json(&mut out, [&widget(), &Object::new()], &meta, MetaVersion::V1Beta1);
+        write_list_json(
+            &mut out,
+            [&widget(), &Object::new()],
+            &meta,
+            MetaVersion::V1Beta1,
+        );
         assert_eq!(
             serde_json::from_slice::<Value>(&out).unwrap(),
             json!({

@@ -3,10 +3,14 @@
 
 mod build;
 mod check;
+mod edit;
 mod meta;
+mod path;
+mod validate;
 
 use std::collections::BTreeMap;
 
+use regex::Regex;
 use serde_json::Value;
 
 use crate::{error::ApiError, field::FieldError, names::GroupVersionKind, object::Object};
@@ -26,6 +30,21 @@ pub enum SchemaKind {
     Number,
     /// `true` or `false`.
     Boolean,
+}
+
+impl SchemaKind {
+    /// The kind as JSON Schema spells it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Object => "object",
+            Self::Array => "array",
+            Self::String => "string",
+            Self::Integer => "integer",
+            Self::Number => "number",
+            Self::Boolean => "boolean",
+        }
+    }
 }
 
 /// A structural OpenAPI v3 schema with Kubernetes' extensions. All references are inlined.
@@ -52,7 +71,7 @@ pub struct Schema {
     /// The only values admitted, when not empty.
     pub enumeration: Vec<Value>,
     /// The regular expression that a string matches.
-    pub pattern: Option<String>,
+    pub pattern: Option<Pattern>,
     /// The least number admitted.
     pub minimum: Option<f64>,
     /// The greatest number admitted.
@@ -73,8 +92,31 @@ pub struct Schema {
     pub extensions: BTreeMap<String, Value>,
     /// The Go-like type name that decoding errors speak of, `WidgetSpec`.
     pub type_name: Option<String>,
-    /// The name under which OpenAPI publishes the schema once and refers to it.
-    pub definition: Option<String>,
+}
+
+/// A regular expression that a string matches somewhere; anchors are its own.
+#[derive(Debug, Clone)]
+pub struct Pattern(Regex);
+
+impl Pattern {
+    /// Compiles an expression; the error names what is wrong with it.
+    pub fn new(expression: &str) -> Result<Self, String> {
+        Regex::new(expression)
+            .map(Self)
+            .map_err(|error| error.to_string())
+    }
+
+    /// The expression as it is published.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// Whether a string matches.
+    #[must_use]
+    pub fn is_match(&self, text: &str) -> bool {
+        self.0.is_match(text)
+    }
 }
 
 impl Schema {
@@ -86,7 +128,8 @@ impl Schema {
     }
 
     /// The schema of `metadata`, ObjectMeta of `meta/v1`.
-    pub fn object_meta() -> Self {
+    #[must_use]
+    pub fn object_meta() -> &'static Self {
         meta::object_meta()
     }
 
@@ -96,19 +139,72 @@ impl Schema {
         check::check_types(self, object, kind)
     }
 
-    /// Removes the fields that the schema does not know and returns their paths (`spec.foo`).
+    /// Removes the fields that the schema does not know and returns their paths (`spec.foo`),
+    /// at most a hundred of them.
     pub fn prune(&self, object: &mut Object) -> Vec<String> {
-        check::prune(self, object)
+        edit::prune(self, object)
     }
 
-    /// Sets the defaults of absent fields, and drops nulls that are not nullable.
+    /// Sets the defaults of absent fields. A null counts as absent unless it is nullable; in a
+    /// list or a map it becomes its type's zero value, as a Go server reads it.
     pub fn apply_defaults(&self, object: &mut Object) {
-        check::apply_defaults(self, object);
+        edit::apply_defaults(self, object);
     }
 
     /// All violations of required, enum, pattern, bounds and lengths, with their paths.
     /// `metadata` is not the schema's business.
     pub fn validate(&self, object: &Object) -> Vec<FieldError> {
-        check::validate(self, object)
+        validate::validate(self, object)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod test_schema {
+    //! A kind that exists only in tests.
+
+    use serde_json::{Value, json};
+
+    use super::Schema;
+    use crate::object::Object;
+
+    pub(crate) fn object(value: Value) -> Object {
+        let Value::Object(object) = value else {
+            panic!("no object: {value}")
+        };
+        object
+    }
+
+    pub(crate) fn gadget() -> Schema {
+        let part = json!({
+            "type": "object", "required": ["name"], "description": "A part.",
+            "properties": {
+                "name": {"type": "string"},
+                "count": {"type": "integer", "format": "int32", "default": 1},
+            },
+        });
+        let spec = json!({
+            "type": "object", "description": "What is wanted.",
+            "properties": {
+                "size": {"type": "integer", "format": "int32", "minimum": 0, "default": 1, "description": "How great."},
+                "color": {"type": "string", "pattern": "^[a-z]{1,32}$", "default": "blue"},
+                "mode": {"type": "string", "enum": ["Fast", "Slow"]},
+                "note": {"type": "string", "maxLength": 8, "nullable": true},
+                "limits": {"type": "object", "additionalProperties": {"x-kubernetes-int-or-string": true}},
+                "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+                "parts": {
+                    "type": "array", "items": {"$ref": "#/$defs/Part"}, "maxItems": 3,
+                    "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+                },
+            },
+        });
+        let root = json!({
+            "title": "Gadget", "type": "object", "required": ["spec"], "description": "Gadget is for tests.",
+            "properties": {
+                "spec": {"$ref": "#/$defs/GadgetSpec"},
+                "status": {"type": "object", "properties": {"ready": {"type": "boolean"}}},
+            },
+            "$defs": {"GadgetSpec": spec, "Part": part},
+        });
+        Schema::from_json_schema(&root).unwrap()
     }
 }

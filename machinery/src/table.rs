@@ -110,7 +110,10 @@ pub fn write_head(
     write_value(out, &meta.to_value());
     out.extend_from_slice(br#","columnDefinitions":"#);
     if with_columns {
-        write_value(out, &layout(&version.columns).map(definition).collect::<Vec<_>>());
+        write_value(
+            out,
+            &layout(&version.columns).map(definition).collect::<Vec<_>>(),
+        );
     } else {
         out.extend_from_slice(b"null");
     }
@@ -147,12 +150,21 @@ fn layout(columns: &[Column]) -> impl Iterator<Item = Place<'_>> {
     let missing = |name: &str| !columns.iter().any(|column| column.name == name);
     let name = missing("Name").then_some(Place::Name);
     let age = missing("Age").then_some(Place::Age);
-    let shown = columns.iter().filter(|column| column.priority == 0).map(Place::Own);
-    let wide = columns.iter().filter(|column| column.priority != 0).map(Place::Own);
+    let shown = columns
+        .iter()
+        .filter(|column| column.priority == 0)
+        .map(Place::Own);
+    let wide = columns
+        .iter()
+        .filter(|column| column.priority != 0)
+        .map(Place::Own);
     name.into_iter().chain(shown).chain(age).chain(wide)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is mapped over an iterator of places")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is mapped over an iterator of places"
+)]
 fn definition(place: Place<'_>) -> Value {
     match place {
         Place::Name => json!({
@@ -228,8 +240,12 @@ mod tests {
             deprecation_warning: None,
             schema: Schema::default(),
             columns: vec![
-                column("Image", 1, |o, _| object::pointer(o, "/spec/image").cloned().into()),
-                column("Color", 0, |o, _| object::pointer(o, "/spec/color").cloned().into()),
+                column("Image", 1, |o, _| {
+                    object::pointer(o, "/spec/image").cloned().into()
+                }),
+                column("Color", 0, |o, _| {
+                    object::pointer(o, "/spec/color").cloned().into()
+                }),
             ],
             selectable: vec![],
             lens: None,
@@ -246,7 +262,10 @@ mod tests {
     }
 
     fn options(include: IncludeObject) -> TableOptions {
-        TableOptions { include, version: MetaVersion::V1 }
+        TableOptions {
+            include,
+            version: MetaVersion::V1,
+        }
     }
 
     fn row(object: &Object, include: IncludeObject) -> Value {
@@ -266,13 +285,26 @@ mod tests {
         let mut out = Vec::new();
         let gadget = gadget();
         let objects = [&gadget, &gadget];
-        write_table(&mut out, &version(), objects, &meta, options(IncludeObject::None));
+        write_table(
+            &mut out,
+            &version(),
+            objects,
+            &meta,
+            options(IncludeObject::None),
+        );
         let table: Value = serde_json::from_slice(&out).unwrap();
-        let names: Vec<_> =
-            table["columnDefinitions"].as_array().unwrap().iter().map(|c| &c["name"]).collect();
+        let names: Vec<_> = table["columnDefinitions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| &c["name"])
+            .collect();
         assert_eq!(names, ["Name", "Color", "Age", "Image"]);
         assert_eq!(table["columnDefinitions"][3]["priority"], 1);
-        assert_eq!((&table["kind"], &table["apiVersion"]), (&"Table".into(), &"meta.k8s.io/v1".into()));
+        assert_eq!(
+            (&table["kind"], &table["apiVersion"]),
+            (&"Table".into(), &"meta.k8s.io/v1".into())
+        );
         assert_eq!(
             table["metadata"],
             json!({"resourceVersion": "8", "continue": "next", "remainingItemCount": 4})
@@ -288,7 +320,10 @@ mod tests {
         let metadata = row(&gadget(), IncludeObject::Metadata);
         assert_eq!(metadata["object"]["kind"], "PartialObjectMetadata");
         assert_eq!(metadata["object"]["metadata"]["name"], "g");
-        assert_eq!(row(&gadget(), IncludeObject::Object)["object"], Value::Object(gadget()));
+        assert_eq!(
+            row(&gadget(), IncludeObject::Object)["object"],
+            Value::Object(gadget())
+        );
     }
 
     #[test]
@@ -297,14 +332,23 @@ mod tests {
             "kind": "Gadget", "metadata": {"resourceVersion": "4", "annotations": {INITIAL_EVENTS_END: "true"}},
         });
         let row = row(bookmark.as_object().unwrap(), IncludeObject::None);
-        assert_eq!(row["object"]["metadata"]["annotations"][INITIAL_EVENTS_END], "true");
+        assert_eq!(
+            row["object"]["metadata"]["annotations"][INITIAL_EVENTS_END],
+            "true"
+        );
         assert_eq!(row["cells"], json!(["", null, "<unknown>", null]));
     }
 
     #[test]
     fn later_events_of_a_watch_have_no_columns() {
         let mut out = Vec::new();
-        write_head(&mut out, &version(), &ListMeta::default(), options(IncludeObject::None), false);
+        write_head(
+            &mut out,
+            &version(),
+            &ListMeta::default(),
+            options(IncludeObject::None),
+            false,
+        );
         out.extend_from_slice(b"]}");
         let table: Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(table["columnDefinitions"], Value::Null);
@@ -313,8 +357,14 @@ mod tests {
     #[test]
     fn include_object_is_one_of_three() {
         assert_eq!(IncludeObject::parse(None).unwrap(), IncludeObject::Metadata);
-        assert_eq!(IncludeObject::parse(Some("None")).unwrap(), IncludeObject::None);
-        assert_eq!(IncludeObject::parse(Some("Object")).unwrap(), IncludeObject::Object);
+        assert_eq!(
+            IncludeObject::parse(Some("None")).unwrap(),
+            IncludeObject::None
+        );
+        assert_eq!(
+            IncludeObject::parse(Some("Object")).unwrap(),
+            IncludeObject::Object
+        );
         assert_eq!(IncludeObject::parse(Some("Zap")).unwrap_err().code(), 400);
     }
 

@@ -523,10 +523,8 @@ mod tests {
     #[test]
     fn nothing_above_the_kept_depth_is_cut() {
         let text = format!("{}1{}", "[".repeat(KEPT_DEPTH), "]".repeat(KEPT_DEPTH));
-        assert_eq!(
-            value(&text),
-            serde_json::from_str::<Value>(&text).unwrap_or(Value::Null)
-        );
+        let expected = (0..KEPT_DEPTH).fold(json!(1), |inner, _| Value::Array(vec![inner]));
+        assert!(value(&text) == expected);
     }
 
     #[test]
@@ -634,11 +632,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_serde_json_writes_is_read_as_serde_json_reads_it(value in any_value()) {
+        fn what_serde_json_writes_is_read_back(value in any_value()) {
             for text in [value.to_string(), serde_json::to_string_pretty(&value).unwrap()] {
                 let decoded = decode(text.as_bytes()).unwrap();
-                let expected = serde_json::from_str::<Value>(&text).unwrap();
-                prop_assert_eq!(decoded.value, expected);
+                prop_assert_eq!(&decoded.value, &value);
                 prop_assert!(decoded.duplicates.is_empty());
             }
         }

@@ -93,7 +93,11 @@ pub fn partial_object_metadata_list<'a>(
     for item in items {
         out.bytes(2, item);
     }
-    envelope(version.api_version(), "PartialObjectMetadataList", &out.into_bytes())
+    envelope(
+        version.api_version(),
+        "PartialObjectMetadataList",
+        &out.into_bytes(),
+    )
 }
 
 /// One frame of a watch: a four-byte length and a WatchEvent around an enveloped object.
@@ -124,7 +128,12 @@ fn envelope(api_version: &str, kind: &str, message: &[u8]) -> Vec<u8> {
 }
 
 fn write_object_meta(out: &mut Writer, metadata: &Object) {
-    let text = |key: &str| metadata.get(key).and_then(Value::as_str).unwrap_or_default();
+    let text = |key: &str| {
+        metadata
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
     out.text(1, text("name"));
     out.text(2, text("generateName"));
     out.text(3, text("namespace"));
@@ -136,7 +145,10 @@ fn write_object_meta(out: &mut Writer, metadata: &Object) {
     }
     write_time(out, 8, metadata.get("creationTimestamp"));
     write_time(out, 9, metadata.get("deletionTimestamp"));
-    if let Some(seconds) = metadata.get("deletionGracePeriodSeconds").and_then(Value::as_i64) {
+    if let Some(seconds) = metadata
+        .get("deletionGracePeriodSeconds")
+        .and_then(Value::as_i64)
+    {
         out.integer_or_zero(10, seconds);
     }
     write_texts(out, 11, metadata.get("labels"));
@@ -154,7 +166,10 @@ fn write_object_meta(out: &mut Writer, metadata: &Object) {
 
 fn write_owner(out: &mut Writer, owner: &Object) {
     for (number, key) in [(1, "kind"), (3, "name"), (4, "uid"), (5, "apiVersion")] {
-        out.text(number, owner.get(key).and_then(Value::as_str).unwrap_or_default());
+        out.text(
+            number,
+            owner.get(key).and_then(Value::as_str).unwrap_or_default(),
+        );
     }
     for (number, key) in [(6, "controller"), (7, "blockOwnerDeletion")] {
         if let Some(value) = owner.get(key).and_then(Value::as_bool) {
@@ -177,7 +192,10 @@ fn write_managed_fields(out: &mut Writer, entry: &Object) {
 }
 
 fn write_time(out: &mut Writer, number: u32, time: Option<&Value>) {
-    let Some(time) = time.and_then(Value::as_str).and_then(|t| t.parse::<Timestamp>().ok()) else {
+    let Some(time) = time
+        .and_then(Value::as_str)
+        .and_then(|t| t.parse::<Timestamp>().ok())
+    else {
         return;
     };
     out.message(number, |out| out.integer(1, time.as_second()));
@@ -232,9 +250,10 @@ fn read_delete_options(body: &[u8]) -> Option<Object> {
                 dry_run.push(text(stage)?);
                 continue;
             }
-            (6, Field::Varint(ignore)) => {
-                ("ignoreStoreReadErrorWithClusterBreakingPotential", (ignore != 0).into())
-            }
+            (6, Field::Varint(ignore)) => (
+                "ignoreStoreReadErrorWithClusterBreakingPotential",
+                (ignore != 0).into(),
+            ),
             _ => continue,
         };
         options.insert(key.to_owned(), value);
@@ -280,7 +299,9 @@ mod tests {
     use super::*;
 
     fn object(value: Value) -> Object {
-        let Value::Object(object) = value else { panic!("no object") };
+        let Value::Object(object) = value else {
+            panic!("no object")
+        };
         object
     }
 
@@ -303,16 +324,16 @@ mod tests {
             "spec": {"color": "blue"},
         }));
         let expected = [
-            "0a39",       // metadata
-            "0a0177",     // 1 name
-            "1a0164",     // 3 namespace
-            "2a0175",     // 5 uid
-            "320137",     // 6 resourceVersion
-            "3802",       // 7 generation
-            "42020805",   // 8 creationTimestamp
-            "5000",       // 10 deletionGracePeriodSeconds
+            "0a39",             // metadata
+            "0a0177",           // 1 name
+            "1a0164",           // 3 namespace
+            "2a0175",           // 5 uid
+            "320137",           // 6 resourceVersion
+            "3802",             // 7 generation
+            "42020805",         // 8 creationTimestamp
+            "5000",             // 10 deletionGracePeriodSeconds
             "5a060a0161120162", // 11 labels
-            "6a11",       // 13 ownerReferences
+            "6a11",             // 13 ownerReferences
             "0a014b1a016e2201692a02763130013800",
             "720166", // 14 finalizers
         ];
@@ -326,7 +347,8 @@ mod tests {
     #[test]
     fn the_envelope_names_the_kind() {
         let bytes = partial_object_metadata(&Object::new(), MetaVersion::V1);
-        let mut expected = b"k8s\0\x0a\x27\x0a\x0emeta.k8s.io/v1\x12\x15PartialObjectMetadata".to_vec();
+        let mut expected =
+            b"k8s\0\x0a\x27\x0a\x0emeta.k8s.io/v1\x12\x15PartialObjectMetadata".to_vec();
         expected.extend_from_slice(b"\x12\x02\x0a\x00\x1a\x00\x22\x00");
         assert_eq!(bytes, expected);
     }
@@ -342,20 +364,31 @@ mod tests {
         let bytes = partial_object_metadata_list(items, &meta, MetaVersion::V1Beta1);
         let message = b"\x0a\x08\x12\x019\x1a\x01c\x20\x03\x12\x02\x0a\x00\x12\x02\x0a\x00";
         assert!(bytes.windows(message.len()).any(|window| window == message));
-        assert!(bytes.windows(19).any(|window| window == b"meta.k8s.io/v1beta1"));
+        assert!(
+            bytes
+                .windows(19)
+                .any(|window| window == b"meta.k8s.io/v1beta1")
+        );
     }
 
     #[test]
     fn a_watch_frame_is_a_length_and_an_event() {
-        assert_eq!(watch_frame("ADDED", b"xy"), b"\0\0\0\x0d\x0a\x05ADDED\x12\x04\x0a\x02xy");
+        assert_eq!(
+            watch_frame("ADDED", b"xy"),
+            b"\0\0\0\x0d\x0a\x05ADDED\x12\x04\x0a\x02xy"
+        );
     }
 
     #[test]
     fn a_status_tells_code_reason_and_details() {
         let error = ApiError::too_many_requests("slow down", 3);
         let bytes = status(error.status());
-        let message = b"\x12\x07Failure\x1a\x09slow down\x22\x0fTooManyRequests\x2a\x02\x28\x03\x30\xad\x03";
-        assert!(bytes.windows(message.len()).any(|window| window == message), "{bytes:?}");
+        let message =
+            b"\x12\x07Failure\x1a\x09slow down\x22\x0fTooManyRequests\x2a\x02\x28\x03\x30\xad\x03";
+        assert!(
+            bytes.windows(message.len()).any(|window| window == message),
+            "{bytes:?}"
+        );
     }
 
     #[test]
@@ -383,8 +416,18 @@ mod tests {
 
     #[test]
     fn what_is_no_protobuf_is_a_bad_request() {
-        for body in [&b""[..], b"{}", b"k8s\0garbage", b"k8s\0\x12\xff\xff\xff\xff\x0f", b"k8s"] {
-            assert_eq!(decode_delete_options(body).unwrap_err().code(), 400, "{body:?}");
+        for body in [
+            &b""[..],
+            b"{}",
+            b"k8s\0garbage",
+            b"k8s\0\x12\xff\xff\xff\xff\x0f",
+            b"k8s",
+        ] {
+            assert_eq!(
+                decode_delete_options(body).unwrap_err().code(),
+                400,
+                "{body:?}"
+            );
         }
     }
 

@@ -362,7 +362,6 @@ mod tests {
         for text in [
             "a: [",
             "a: b: c",
-            "\t- x",
             "a: 1\n---\nb: 2\n",
             "a: .nan",
             "[a]: 1",
