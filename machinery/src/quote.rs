@@ -25,7 +25,6 @@ fn push_escaped(out: &mut String, c: char) {
         '\r' => out.push_str("\\r"),
         '\t' => out.push_str("\\t"),
         '\u{b}' => out.push_str("\\v"),
-        ' '..='~' => out.push(c),
         c if is_printable(c) => out.push(c),
         c => push_code_point(out, u32::from(c)),
     }
@@ -40,11 +39,12 @@ fn push_code_point(out: &mut String, code: u32) {
     written.expect("writing to a string does not fail");
 }
 
-/// Whether a non-ASCII character is shown as itself. Combining marks are printable when they
-/// follow another character, which is how `str::escape_debug` sees them here.
-fn is_printable(c: char) -> bool {
+/// Whether a character is shown as itself, as Go's `unicode.IsPrint` decides. Combining marks are
+/// printable when they follow another character, which is how `str::escape_debug` sees them here.
+#[must_use]
+pub fn is_printable(c: char) -> bool {
     if c.is_ascii() {
-        return false;
+        return matches!(c, ' '..='~');
     }
     let mut pair = String::with_capacity(5);
     pair.push('a');
