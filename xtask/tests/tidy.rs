@@ -11,7 +11,17 @@ use serde_json::Value;
 /// The kinds that are registered anywhere, in tests too.
 const KINDS: [&str; 2] = ["widget", "gizmo"];
 const MEMBERS: [&str; 11] = [
-    "types", "conversion", "machinery", "store", "serving", "apiserver", "controller", "plumbing", "e2e", "bench", "xtask",
+    "types",
+    "conversion",
+    "machinery",
+    "store",
+    "serving",
+    "apiserver",
+    "controller",
+    "plumbing",
+    "e2e",
+    "bench",
+    "xtask",
 ];
 
 fn root() -> PathBuf {
@@ -53,12 +63,24 @@ fn find(member: &str, allowed: &[&str], hit: impl Fn(&str) -> bool) -> Vec<Strin
     let folder = root().join(member).join("src");
     let mut found = Vec::new();
     for path in files(&folder, ".rs") {
-        let name = path.strip_prefix(&folder).expect("below the folder").to_string_lossy().into_owned();
+        let name = path
+            .strip_prefix(&folder)
+            .expect("below the folder")
+            .to_string_lossy()
+            .into_owned();
         // Test modules in files of their own are tests too.
-        if allowed.iter().any(|prefix| name.starts_with(prefix)) || name.ends_with("tests.rs") || name.starts_with("testing") {
+        if allowed.iter().any(|prefix| name.starts_with(prefix))
+            || name.ends_with("tests.rs")
+            || name.starts_with("testing")
+        {
             continue;
         }
-        found.extend(code(&path).into_iter().filter(|(_, line)| hit(line)).map(|(number, line)| format!("{member}/src/{name}:{number}: {}", line.trim())));
+        found.extend(
+            code(&path)
+                .into_iter()
+                .filter(|(_, line)| hit(line))
+                .map(|(number, line)| format!("{member}/src/{name}:{number}: {}", line.trim())),
+        );
     }
     found
 }
@@ -76,8 +98,16 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
         .iter()
         .map(|package| {
             let manifest = Path::new(package["manifest_path"].as_str().expect("a path"));
-            let folder = manifest.parent().and_then(Path::file_name).expect("a folder").to_string_lossy().into_owned();
-            let names = package["dependencies"].as_array().expect("dependencies").iter()
+            let folder = manifest
+                .parent()
+                .and_then(Path::file_name)
+                .expect("a folder")
+                .to_string_lossy()
+                .into_owned();
+            let names = package["dependencies"]
+                .as_array()
+                .expect("dependencies")
+                .iter()
                 .filter(|dependency| dependency["kind"] != "dev")
                 .map(|dependency| dependency["name"].as_str().expect("a name").to_owned())
                 .collect();
@@ -99,18 +129,49 @@ fn crates_depend_only_along_the_arrows() {
         ("store", &[]),
         ("plumbing", &[]),
         ("serving", &["machinery", "store", "plumbing"]),
-        ("apiserver", &["machinery", "plumbing", "serving", "store", "widget-conversion", "widget-types"]),
+        (
+            "apiserver",
+            &[
+                "machinery",
+                "plumbing",
+                "serving",
+                "store",
+                "widget-conversion",
+                "widget-types",
+            ],
+        ),
         ("controller", &["plumbing", "widget-types"]),
         ("e2e", &["widget-types"]),
         ("bench", &[]),
         ("xtask", &["e2e"]),
     ]);
-    let packages = ["widget-types", "widget-conversion", "machinery", "store", "plumbing", "serving", "widget-apiserver", "widget-controller", "e2e", "bench", "xtask"];
+    let packages = [
+        "widget-types",
+        "widget-conversion",
+        "machinery",
+        "store",
+        "plumbing",
+        "serving",
+        "widget-apiserver",
+        "widget-controller",
+        "e2e",
+        "bench",
+        "xtask",
+    ];
     let all = dependencies();
-    assert_eq!(all.keys().map(String::as_str).collect::<BTreeSet<_>>(), MEMBERS.into_iter().collect());
+    assert_eq!(
+        all.keys().map(String::as_str).collect::<BTreeSet<_>>(),
+        MEMBERS.into_iter().collect()
+    );
     for (member, names) in &all {
-        for name in names.iter().filter(|name| packages.contains(&name.as_str())) {
-            assert!(ours[member.as_str()].contains(&name.as_str()), "{member} must not depend on {name}");
+        for name in names
+            .iter()
+            .filter(|name| packages.contains(&name.as_str()))
+        {
+            assert!(
+                ours[member.as_str()].contains(&name.as_str()),
+                "{member} must not depend on {name}"
+            );
         }
     }
 }
@@ -125,21 +186,36 @@ fn only_their_owners_use_sqlx_actix_and_a_kube_client() {
     ]);
     for (member, names) in dependencies() {
         for (package, owners) in &owners {
-            assert!(!names.contains(*package) || owners.contains(&member.as_str()), "{member} must not depend on {package}");
+            assert!(
+                !names.contains(*package) || owners.contains(&member.as_str()),
+                "{member} must not depend on {package}"
+            );
         }
     }
-    assert_none(find("serving", &["http", "wire"], |line| line.contains("actix")), "actix outside serving's http and wire");
     assert_none(
-        find("serving", &["auth", "namespaces"], |line| line.contains("kube::")),
+        find("serving", &["http", "wire"], |line| line.contains("actix")),
+        "actix outside serving's http and wire",
+    );
+    assert_none(
+        find("serving", &["auth", "namespaces"], |line| {
+            line.contains("kube::")
+        }),
         "a kube client outside delegated authentication, authorization and namespaces",
     );
-    assert_none(find("types", &[], |line| line.contains("Client") || line.contains("Api<")), "types speaks to nobody");
+    assert_none(
+        find("types", &[], |line| {
+            line.contains("Client") || line.contains("Api<")
+        }),
+        "types speaks to nobody",
+    );
 }
 
 #[test]
 fn machinery_store_and_serving_name_no_resource() {
     for member in ["machinery", "store", "serving", "plumbing"] {
-        let found = find(member, &[], |line| KINDS.iter().any(|kind| line.to_lowercase().contains(kind)));
+        let found = find(member, &[], |line| {
+            KINDS.iter().any(|kind| line.to_lowercase().contains(kind))
+        });
         assert_none(found, "a generic crate names a resource");
     }
 }
@@ -162,8 +238,16 @@ fn only_one_file_decides_http_codes_and_reasons() {
     let code = |line: &str| {
         line.contains("StatusCode::") || line.contains("Reason::") || line.contains("reason: \"")
     };
-    assert_none(find("machinery", &["error"], |line| line.contains("StatusCode") || line.contains("Reason::")), "codes and reasons belong to machinery/src/error.rs");
-    assert_none(find("serving", &["http", "wire"], code), "codes and reasons belong to machinery/src/error.rs");
+    assert_none(
+        find("machinery", &["error"], |line| {
+            line.contains("StatusCode") || line.contains("Reason::")
+        }),
+        "codes and reasons belong to machinery/src/error.rs",
+    );
+    assert_none(
+        find("serving", &["http", "wire"], code),
+        "codes and reasons belong to machinery/src/error.rs",
+    );
 }
 
 #[test]
@@ -171,15 +255,23 @@ fn only_one_function_turns_a_revision_into_a_resource_version() {
     // serving handles revisions as the store's type; text is made and read in
     // machinery's revision module alone.
     let found = find("serving", &[], |line| {
-        line.contains("parse::<i64>") || line.contains("from_str_radix") || line.contains("revision.0.to_string") || line.contains("revision.get().to_string")
+        line.contains("parse::<i64>")
+            || line.contains("from_str_radix")
+            || line.contains("revision.0.to_string")
+            || line.contains("revision.get().to_string")
     });
-    assert_none(found, "a revision is turned into text outside machinery::revision");
+    assert_none(
+        found,
+        "a revision is turned into text outside machinery::revision",
+    );
 }
 
 #[test]
 fn sql_is_never_built_from_text() {
     assert_none(
-        find("store", &[], |line| line.contains("AssertSqlSafe") && !line.contains("// audited:")),
+        find("store", &[], |line| {
+            line.contains("AssertSqlSafe") && !line.contains("// audited:")
+        }),
         "statements are constants; what is not says why",
     );
 }
@@ -190,9 +282,15 @@ fn files_and_functions_stay_small() {
     for member in MEMBERS {
         for path in files(&root().join(member).join("src"), ".rs") {
             let text = fs::read_to_string(&path).expect("readable");
-            let lines = text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).count();
+            let lines = text
+                .lines()
+                .take_while(|line| !line.starts_with("#[cfg(test)]"))
+                .count();
             if lines > 500 {
-                long.push(format!("{}: {lines} lines before its tests", path.display()));
+                long.push(format!(
+                    "{}: {lines} lines before its tests",
+                    path.display()
+                ));
             }
         }
     }
@@ -218,7 +316,9 @@ fn nothing_is_left_for_later() {
     let mut found = Vec::new();
     for member in MEMBERS {
         found.extend(find(member, &[], |line| {
-            ["todo!(", "unimplemented!(", "#[ignore"].iter().any(|word| line.contains(word))
+            ["todo!(", "unimplemented!(", "#[ignore"]
+                .iter()
+                .any(|word| line.contains(word))
         }));
     }
     assert_none(found, "unfinished code");

@@ -1,0 +1,249 @@
+//! A private Postgres: its own data directory, reachable only through a Unix
+//! socket in a directory that only its user can enter.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::packages;
+use crate::process::{Spec, StopSignal, wait_until};
+
+/// Name of its process within a run.
+pub const NAME: &str = "postgres";
+
+/// Role that owns the schema; only migrations use it.
+pub const OWNER: &str = "widget_owner";
+
+/// Role of the running API servers: no DDL.
+pub const RUNTIME: &str = "widget_server";
+
+/// Database that both use.
+pub const DATABASE: &str = "widgets";
+
+/// The port only names the socket file.
+const PORT: u16 = 5432;
+
+/// Longest socket directory: the kernel allows 107 bytes with the file name.
+const LONGEST_SOCKET_DIR: usize = 85;
+
+/// A Postgres server of one run.
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    bin: PathBuf,
+    dir: PathBuf,
+    /// Unprivileged user to run as; none when this process is unprivileged itself.
+    user: Option<&'static str>,
+}
+
+impl Postgres {
+    /// The server of the run whose state lies in `state_dir`.
+    pub fn new(state_dir: &Path, name: &str) -> Result<Self> {
+        let bin = packages::postgres_bin_dir()?;
+        if !packages::is_root() {
+            let mut dir = state_dir.join(NAME);
+            if dir.as_os_str().len() > LONGEST_SOCKET_DIR {
+                dir = std::env::temp_dir().join(unique(state_dir, name));
+            }
+            return Ok(Self {
+                bin,
+                dir,
+                user: None,
+            });
+        }
+        // Postgres refuses to run as root, and another user cannot enter root's home.
+        let user = if has_user("postgres") {
+            "postgres"
+        } else {
+            "nobody"
+        };
+        let dir = Path::new("/var/lib").join(unique(state_dir, name));
+        Ok(Self {
+            bin,
+            dir,
+            user: Some(user),
+        })
+    }
+
+    /// Everything the server writes; goes away with the run.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Connection URL for a role.
+    #[must_use]
+    pub fn url(&self, role: &str) -> String {
+        format!(
+            "postgres://{role}@localhost/{DATABASE}?host={}&port={PORT}",
+            self.dir.display()
+        )
+    }
+
+    /// Creates the data directory on first use. `volatile` gives up durability.
+    pub fn init(&self, volatile: bool) -> Result<()> {
+        let data = self.data();
+        if data.join("PG_VERSION").exists() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.dir).with_context(|| format!("create {}", self.dir.display()))?;
+        if let Some(user) = self.user {
+            checked(Command::new("chown").arg(format!("{user}:")).arg(&self.dir))?;
+        }
+        checked(Command::new("chmod").arg("0700").arg(&self.dir))?;
+        // Not to stand with half a directory after an interruption: into a draft first.
+        let draft = self.dir.join("data.new");
+        crate::state::remove_all(&draft)?;
+        checked(
+            self.command("initdb")
+                .args(["--username=postgres", "--auth=trust", "--encoding=UTF8"])
+                .args([
+                    "--locale=C.UTF-8",
+                    "--no-sync",
+                    "--no-instructions",
+                    "--pgdata",
+                ])
+                .arg(&draft),
+        )?;
+        let config = draft.join("postgresql.conf");
+        let mut text = fs::read_to_string(&config)?;
+        text.push_str(&format!(
+            "\nlisten_addresses = ''\nunix_socket_directories = '{}'\nport = {PORT}\n\
+             max_connections = 200\nshared_buffers = 256MB\nlog_line_prefix = '%m [%p] %a '\n",
+            self.dir.display()
+        ));
+        if volatile {
+            text.push_str("fsync = off\nfull_page_writes = off\n");
+        }
+        fs::write(&config, text)?;
+        fs::rename(draft, data)?;
+        Ok(())
+    }
+
+    /// How to start the server.
+    #[must_use]
+    pub fn spec(&self) -> Spec {
+        let command = self.command("postgres");
+        let args = command
+            .get_args()
+            .map(|arg| arg.to_string_lossy().into_owned());
+        let data = self.data().display().to_string();
+        Spec {
+            name: NAME.to_owned(),
+            program: PathBuf::from(command.get_program()),
+            args: args.chain(["-D".to_owned(), data]).collect(),
+            address: Some(self.dir.display().to_string()),
+            env: vec![("LC_ALL".to_owned(), "C.UTF-8".to_owned())],
+            stop: StopSignal::Int,
+            ..Spec::default()
+        }
+    }
+
+    /// Waits until the server takes connections.
+    pub fn wait_ready(&self, limit: Duration) -> Result<()> {
+        if !wait_until(limit, || self.psql("postgres", "select 1").is_ok()) {
+            self.psql("postgres", "select 1")
+                .context("Postgres takes no connections")?;
+        }
+        Ok(())
+    }
+
+    /// Creates the roles and the database where they are absent.
+    pub fn create_database(&self) -> Result<()> {
+        for role in [OWNER, RUNTIME] {
+            let known = format!("select 1 from pg_roles where rolname = '{role}'");
+            if self.psql("postgres", &known)?.is_empty() {
+                self.psql("postgres", &format!("create role {role} login"))?;
+            }
+        }
+        let known = format!("select 1 from pg_database where datname = '{DATABASE}'");
+        if self.psql("postgres", &known)?.is_empty() {
+            self.psql(
+                "postgres",
+                &format!("create database {DATABASE} owner {OWNER}"),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Runs one statement as the superuser and returns its bare output.
+    pub fn psql(&self, database: &str, statement: &str) -> Result<String> {
+        let mut command = self.command("psql");
+        command
+            .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"])
+            .args(["--set=ON_ERROR_STOP=1", "--username=postgres", "--host"])
+            .arg(&self.dir)
+            .args([
+                "--port",
+                &PORT.to_string(),
+                "--dbname",
+                database,
+                "--command",
+                statement,
+            ]);
+        Ok(checked(&mut command)?.trim().to_owned())
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let program = self.bin.join(program);
+        let mut command = match self.user {
+            None => Command::new(program),
+            Some(user) => {
+                let mut command = Command::new("/usr/bin/setpriv");
+                command
+                    .arg(format!("--reuid={user}"))
+                    .arg(format!("--regid={}", group_of(user)))
+                    .args(["--clear-groups", "--"])
+                    .arg(program);
+                command
+            }
+        };
+        command.current_dir("/").env("LC_ALL", "C.UTF-8");
+        command
+    }
+}
+
+fn unique(state_dir: &Path, name: &str) -> String {
+    use sha2::{Digest, Sha256};
+    let hash = Sha256::digest(state_dir.as_os_str().as_encoded_bytes());
+    let hash: String = hash
+        .iter()
+        .take(4)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("widget-platform-{name}-{hash}")
+}
+
+fn passwd_field(user: &str, field: usize) -> Option<String> {
+    let passwd = fs::read_to_string("/etc/passwd").ok()?;
+    let line = passwd
+        .lines()
+        .find(|line| line.split(':').next() == Some(user))?;
+    line.split(':').nth(field).map(str::to_owned)
+}
+
+fn has_user(user: &str) -> bool {
+    passwd_field(user, 0).is_some()
+}
+
+fn group_of(user: &str) -> String {
+    passwd_field(user, 3).unwrap_or_else(|| user.to_owned())
+}
+
+fn checked(command: &mut Command) -> Result<String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("run {program}"))?;
+    if !output.status.success() {
+        bail!(
+            "{command:?}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}

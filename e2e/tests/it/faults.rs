@@ -1,0 +1,162 @@
+//! What users see when a replica dies or the database is away.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::support::{Namespace, PATIENCE, assert_holds, eventually, widget};
+use crate::{cluster, exclusive, undisturbed};
+
+/// The Go clients, built once.
+fn clients() -> Result<&'static std::path::Path> {
+    cluster()?.go_clients()
+}
+
+struct Informer {
+    child: Child,
+}
+
+impl Informer {
+    fn start(namespace: &str, watch_list: bool, seconds: u32) -> Result<Self> {
+        let child = Command::new(clients()?)
+            .args(["informer", "-kubeconfig"])
+            .arg(cluster()?.kubeconfig())
+            .args(["-namespace", namespace, "-duration", &format!("{seconds}s")])
+            .env("KUBE_FEATURE_WatchListClient", watch_list.to_string())
+            .env("KUBE_WATCHLIST_INCONSISTENCY_DETECTOR", "true")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        Ok(Self { child })
+    }
+
+    fn finish(self) -> Result<Value> {
+        let output = self.child.wait_with_output()?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        ensure!(output.status.success(), "the informer: {}\n{stdout}\n{stderr}", output.status);
+        Ok(serde_json::from_str(&stdout)?)
+    }
+}
+
+fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn survive_the_death_of_a_replica(watch_list: bool) -> Result<()> {
+    let cluster = cluster()?;
+    if !cluster.is_local() {
+        eprintln!("skipped: processes are killed on the local control plane only");
+        return Ok(());
+    }
+    let _guard = exclusive()?;
+    let namespace = Namespace::create("kill")?;
+    let informer = Informer::start(&namespace.name, watch_list, 20)?;
+    let kubectl = namespace.kubectl();
+    eventually("the load has begun", PATIENCE, || Ok(!kubectl.run("get widgets -o name")?.trim().is_empty()))?;
+    sleep(Duration::from_secs(4));
+    let killed = unix_millis();
+    cluster.kill_replica(0)?;
+    sleep(Duration::from_secs(8));
+    cluster.start_replica(0)?;
+    let summary = informer.finish()?;
+    eprintln!("watch list {watch_list}: {} writes, {} events, {} failures", summary["writes"], summary["events"],
+        summary["failures"].as_array().map_or(0, Vec::len));
+    assert!(summary["writes"].as_u64() > Some(200), "{summary}");
+    for failure in summary["failures"].as_array().into_iter().flatten() {
+        let at = failure["unixMillis"].as_u64().context("no time")?;
+        assert!(at >= killed && at <= killed + 2_000, "a request failed {} ms after the kill: {failure}", at.wrapping_sub(killed));
+    }
+    Ok(())
+}
+
+#[test]
+fn an_informer_with_watch_list_sees_every_change_once_while_a_replica_is_killed() -> Result<()> {
+    survive_the_death_of_a_replica(true)
+}
+
+#[test]
+fn an_informer_without_watch_list_sees_every_change_once_while_a_replica_is_killed() -> Result<()> {
+    survive_the_death_of_a_replica(false)
+}
+
+#[test]
+fn the_metadata_client_lists_and_watches_in_protobuf() -> Result<()> {
+    let _guard = undisturbed()?;
+    let namespace = Namespace::create("metadata")?;
+    for version in ["v1", "v1alpha1"] {
+        let output = Command::new(clients()?)
+            .args(["metadata", "-kubeconfig"])
+            .arg(cluster()?.kubeconfig())
+            .args(["-namespace", &namespace.name, "-version", version])
+            .output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let summary: Value = serde_json::from_slice(&output.stdout)?;
+        let media = summary["contentTypes"].to_string();
+        assert_holds(&media, &["application/vnd.kubernetes.protobuf", "stream=watch"]);
+    }
+    Ok(())
+}
+
+#[test]
+fn thirty_seconds_without_postgres_break_no_watch_and_no_discovery() -> Result<()> {
+    let cluster = cluster()?;
+    if !cluster.is_local() {
+        eprintln!("skipped: Postgres is stopped on the local control plane only");
+        return Ok(());
+    }
+    let _guard = exclusive()?;
+    let namespace = Namespace::create("outage")?;
+    let kubectl = namespace.kubectl();
+    kubectl.run_with("apply -f -", &widget("before", 0))?;
+    let replicas = cluster.replica_pids()?;
+
+    let mut watch = kubectl
+        .command("get widgets -w --output-watch-events --no-headers -v=6")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(watch.stdout.take().context("no output")?).lines();
+    let errors = BufReader::new(watch.stderr.take().context("no errors")?);
+    let requests = std::thread::spawn(move || {
+        errors.lines().map_while(Result::ok).filter(|line| line.contains("/widgets")).count()
+    });
+    assert_holds(&lines.next().context("the watch ended")??, &["ADDED", "before"]);
+
+    cluster.stop_postgres()?;
+    let stopped = Instant::now();
+    let mut refused_honestly = 0;
+    while stopped.elapsed() < Duration::from_secs(30) {
+        let asked = Instant::now();
+        let refusal = kubectl.refused_with("create -f -", &widget("during", 0))?;
+        assert!(asked.elapsed() < Duration::from_secs(40), "a refusal took {:?}", asked.elapsed());
+        assert!(refusal.contains("ServiceUnavailable") || refusal.contains("unable to handle the request"), "{refusal}");
+        refused_honestly += 1;
+        assert_holds(&kubectl.run("get --raw /apis/custom.example.com/v1")?, &["widgets/scale"]);
+        let stale = kubectl.run(&format!("get --raw /apis/custom.example.com/v1/namespaces/{}/widgets?resourceVersion=0", namespace.name))?;
+        assert_holds(&stale, &["\"before\""]);
+        for version in ["v1", "v1alpha1"] {
+            let available = kubectl.run(&format!(
+                "get apiservice {version}.custom.example.com -o 'jsonpath={{.status.conditions[?(@.type==\"Available\")].status}}'"))?;
+            assert_eq!(available, "True");
+        }
+    }
+    cluster.start_postgres()?;
+    assert!(refused_honestly > 0);
+    eventually("writes succeed again", Duration::from_secs(10), || {
+        Ok(kubectl.run_with("apply -f -", &widget("after", 0)).is_ok())
+    })?;
+    assert_holds(&lines.next().context("the watch ended")??, &["ADDED", "after"]);
+    watch.kill()?;
+    watch.wait()?;
+    // One list and one watch: the watch was neither reopened nor relisted.
+    let requests = requests.join().ok().context("the reader of the log died")?;
+    assert!(requests <= 2, "{requests} requests for widgets in kubectl's log");
+    assert_eq!(cluster.replica_pids()?, replicas, "a replica was restarted");
+    Ok(())
+}
