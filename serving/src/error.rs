@@ -40,4 +40,7 @@ pub enum Error {
     /// The client of kube-apiserver could not be made.
     #[error("cannot make a client of kube-apiserver: {0}")]
     Client(String),
+    /// The store could not be started.
+    #[error("the store could not be started")]
+    Store(#[from] store::StoreError),
 }

@@ -1,0 +1,281 @@
+//! The path that every request takes: identity, permission, handler, answer.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::FutureExt as _;
+use http::{HeaderMap, HeaderName, header};
+use machinery::{error::ApiError, options};
+use plumbing::{health::Health, metrics::Registry as MetricsRegistry, telemetry};
+use store::Store;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use crate::{
+    auth::{self, Authenticator, Authorizer, UserInfo},
+    context::Context,
+    documents::Documents,
+    encode,
+    exchange::{self, Request, Response},
+    handlers,
+    metrics::{self, Metrics},
+    namespaces::NamespaceLookup,
+    permission,
+    registry::Served,
+    request_info::RequestInfo,
+    target::Target,
+};
+
+/// What a request other than a watch may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longer ids are not believed: they end in logs.
+const MAX_AUDIT_ID: usize = 64;
+
+/// Everything that handlers share.
+pub struct Api {
+    /// Resources and their objects.
+    pub served: Served,
+    /// The store, for health.
+    pub store: Arc<Store>,
+    /// Finds out who asks.
+    pub authenticator: Arc<Authenticator>,
+    /// Decides what is allowed.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// Knows which namespaces exist.
+    pub namespaces: Arc<dyn NamespaceLookup>,
+    /// Discovery and OpenAPI.
+    pub documents: Documents,
+    /// Checks behind `/readyz` and its like.
+    pub health: Arc<Health>,
+    /// All metrics of the process.
+    pub metrics_registry: Arc<MetricsRegistry>,
+    /// Those of requests.
+    pub metrics: Metrics,
+    /// Cancelled when watches must end.
+    pub drain: CancellationToken,
+}
+
+impl Api {
+    /// Answers a request, whatever happens.
+    pub async fn handle(self: Arc<Self>, request: Request) -> Response {
+        let audit_id = audit_id(&request.head.headers);
+        let span = request_span(&request, &audit_id);
+        let answer = self.answer(request, audit_id.clone());
+        let mut response = answer.instrument(span).await;
+        response.set(HeaderName::from_static("audit-id"), &audit_id);
+        if !response.headers.contains_key(header::CACHE_CONTROL) {
+            response.set(header::CACHE_CONTROL, "no-cache, private");
+        }
+        response
+    }
+
+    async fn answer(self: Arc<Self>, request: Request, audit_id: String) -> Response {
+        let started = Instant::now();
+        let head = Arc::clone(&request.head);
+        let parsed = RequestInfo::parse(head.method.as_str(), head.uri.path(), &request.query);
+        let info = match parsed {
+            Ok(info) => info,
+            Err(error) => return encode::error_response(&head.headers, error),
+        };
+        let target = Target::find(&self.served, &info);
+        let _in_flight = self.metrics.begin(&info);
+        let mut user = None;
+        let run =
+            AssertUnwindSafe(self.run(request, &info, (target.as_ref(), &mut user), audit_id));
+        let result = run.catch_unwind().await;
+        let result = result.unwrap_or_else(|_| Err(ApiError::internal("a handler panicked")));
+        let internal = result
+            .as_ref()
+            .err()
+            .and_then(|error| error.internal_message().map(ToOwned::to_owned));
+        let response = result.unwrap_or_else(|error| encode::error_response(&head.headers, error));
+        let elapsed = started.elapsed();
+        self.metrics.record(
+            &info,
+            target.as_ref(),
+            response.status.as_u16(),
+            elapsed.as_secs_f64(),
+        );
+        log_access(
+            &info,
+            user.as_ref(),
+            (&response, elapsed),
+            internal.as_deref(),
+        );
+        response
+    }
+
+    async fn run(
+        self: &Arc<Self>,
+        request: Request,
+        info: &RequestInfo,
+        (target, user): (Option<&Target>, &mut Option<UserInfo>),
+        audit_id: String,
+    ) -> Result<Response, ApiError> {
+        let started = Instant::now();
+        let headers = &request.head.headers;
+        let who = self
+            .authenticator
+            .authenticate(&request.connection, headers)
+            .await?;
+        *user = Some(who.clone());
+        let who = auth::impersonate(self.authorizer.as_ref(), who, headers).await?;
+        *user = Some(who.clone());
+        let allotted = allotted_time(&request, info)?;
+        auth::authorize(
+            self.authorizer.as_ref(),
+            &permission::attributes(info, &who),
+        )
+        .await?;
+        let work = self.serve(request, info, (target, who), audit_id);
+        match allotted {
+            None => work.await,
+            Some(time) => {
+                let left = time.saturating_sub(started.elapsed());
+                let timed_out =
+                    || ApiError::timeout("request did not complete within the allotted timeout", 1);
+                if left.is_zero() {
+                    return Err(timed_out());
+                }
+                tokio::time::timeout(left, work)
+                    .await
+                    .unwrap_or_else(|_| Err(timed_out()))
+            }
+        }
+    }
+
+    async fn serve(
+        self: &Arc<Self>,
+        request: Request,
+        info: &RequestInfo,
+        (target, user): (Option<&Target>, UserInfo),
+        audit_id: String,
+    ) -> Result<Response, ApiError> {
+        if !info.is_resource {
+            return self.serve_path(&request, info);
+        }
+        let target = target.ok_or_else(ApiError::generic_not_found)?;
+        let Request {
+            head,
+            query,
+            payload,
+            ..
+        } = request;
+        let context = Context::new(
+            Arc::clone(self),
+            (head, query, payload),
+            info.clone(),
+            user,
+            audit_id,
+        );
+        let version = target.version();
+        if let Some(text) = version.info.deprecation_warning {
+            context.warn(text);
+        }
+        let mut response = match handlers::dispatch(&context, target).await {
+            Ok(response) => response,
+            Err(error) => {
+                log_internal(&error);
+                encode::error_response(context.headers(), error)
+            }
+        };
+        for warning in context.warning_headers() {
+            response.append(header::WARNING, &warning);
+        }
+        Ok(response)
+    }
+
+    /// Discovery, OpenAPI, health and metrics.
+    fn serve_path(&self, request: &Request, info: &RequestInfo) -> Result<Response, ApiError> {
+        let is_known_method = matches!(info.verb.as_str(), "get" | "head");
+        if let Some(report) = self
+            .health
+            .respond(&info.path, request.head.uri.query().unwrap_or_default())
+        {
+            let code = if report.healthy { 200 } else { 500 };
+            let mut response = Response::new(code, "text/plain; charset=utf-8", report.text);
+            response.set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+            return Ok(response);
+        }
+        if info.path == "/metrics" && is_known_method {
+            let text = metrics::text(&self.metrics_registry, &self.metrics, &self.served);
+            return Ok(Response::new(200, plumbing::metrics::CONTENT_TYPE, text));
+        }
+        let document = self
+            .documents
+            .respond(&info.path, &request.query, &request.head.headers);
+        match document {
+            Some(_) if !is_known_method => {
+                let nothing = machinery::names::GroupResource::new("", "");
+                Err(ApiError::method_not_supported(&nothing, &info.verb))
+            }
+            Some(document) => document,
+            None => Err(ApiError::generic_not_found()),
+        }
+    }
+}
+
+/// The client's wish within the server's bound; `None` for watches.
+fn allotted_time(request: &Request, info: &RequestInfo) -> Result<Option<Duration>, ApiError> {
+    if info.is_long_running() {
+        return Ok(None);
+    }
+    let wanted = options::request_timeout(request.query.pairs())?;
+    Ok(Some(wanted.map_or(REQUEST_TIMEOUT, |wanted| {
+        wanted.min(REQUEST_TIMEOUT)
+    })))
+}
+
+/// The id that kube-apiserver gave the request, or a new one.
+fn audit_id(headers: &HeaderMap) -> String {
+    let given = exchange::text(headers, &HeaderName::from_static("audit-id"));
+    let is_sound = |id: &&str| {
+        !id.is_empty() && id.len() <= MAX_AUDIT_ID && id.bytes().all(|b| b.is_ascii_graphic())
+    };
+    given
+        .filter(is_sound)
+        .map_or_else(|| Uuid::new_v4().to_string(), ToOwned::to_owned)
+}
+
+fn request_span(request: &Request, audit_id: &str) -> tracing::Span {
+    let head = &request.head;
+    let span =
+        tracing::info_span!("request", method = %head.method, path = head.uri.path(), audit_id);
+    if let Some(parent) = exchange::text(&head.headers, &HeaderName::from_static("traceparent")) {
+        let state = exchange::text(&head.headers, &HeaderName::from_static("tracestate"));
+        telemetry::set_parent(&span, parent, state);
+    }
+    span
+}
+
+fn log_internal(error: &ApiError) {
+    if let Some(internal) = error.internal_message() {
+        tracing::warn!(code = error.code(), internal, "request failed: {error}");
+    }
+}
+
+/// Writes and failures are told at INFO, the many successful reads at DEBUG.
+fn log_access(
+    info: &RequestInfo,
+    user: Option<&UserInfo>,
+    (response, elapsed): (&Response, Duration),
+    internal: Option<&str>,
+) {
+    if let Some(internal) = internal {
+        tracing::warn!(internal, "request failed");
+    }
+    let code = response.status.as_u16();
+    let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+    let user = user.map(|user| user.name.as_str()).unwrap_or_default();
+    let verb = info.verb.as_str();
+    let is_quiet_read = code < 400 && matches!(verb, "get" | "list" | "watch" | "head");
+    if is_quiet_read {
+        tracing::debug!(verb, user, code, micros, "request");
+    } else {
+        tracing::info!(verb, user, code, micros, "request");
+    }
+}

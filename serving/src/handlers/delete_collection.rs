@@ -1,0 +1,45 @@
+//! DELETE of a collection: every selected object by the rules of its own DELETE.
+
+use std::sync::Arc;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use machinery::{
+    error::{ApiError, Reason},
+    negotiate::Endpoint,
+    options::ListOptions,
+};
+
+use super::{
+    delete,
+    list::{self, Page},
+    selection::Selection,
+};
+use crate::{context::Context, encode::Output, exchange::Response, target::Target};
+
+/// Deletes under way at once; they share the store's batches.
+const PARALLEL_DELETES: usize = 64;
+
+pub(super) async fn handle(context: &Context, target: &Target) -> Result<Response, ApiError> {
+    let output = Output::negotiate(context.headers(), &context.query, Endpoint::List)?;
+    let list_options = ListOptions::parse(context.query.pairs())?;
+    let selection = Selection::of(context, target, &list_options)?;
+    let options = delete::read_options(context).await?;
+    let page = list::read_page(target, &selection, &list_options).await?;
+    let removals = page.items.iter().map(|stored| async {
+        match delete::remove(context, target, &stored.key, &options).await {
+            // Somebody else was faster.
+            Err(error) if error.reason() == Some(Reason::NotFound) => Ok(()),
+            settled => settled.map(drop),
+        }
+    });
+    let removals: Vec<_> = removals.collect();
+    futures::stream::iter(removals)
+        .buffer_unordered(PARALLEL_DELETES)
+        .try_collect::<()>()
+        .await?;
+    let page = Page {
+        items: page.items.iter().map(Arc::clone).collect(),
+        meta: page.meta,
+    };
+    Ok(list::respond(target.version(), output, &page))
+}

@@ -1,0 +1,85 @@
+//! A request's attributes in the form that authorization decides about.
+
+use machinery::{
+    field_selector::{self, FieldSelector},
+    label_selector::{self, LabelSelector},
+};
+
+use crate::{
+    auth::{Attributes, Requirement, ResourceAttributes, Target, UserInfo},
+    request_info::RequestInfo,
+};
+
+/// What `user` wants to do: the very values that dispatch goes by.
+#[must_use]
+pub fn attributes(info: &RequestInfo, user: &UserInfo) -> Attributes {
+    if !info.is_resource {
+        return Attributes::path(user.clone(), &info.verb, &info.path);
+    }
+    let resource = ResourceAttributes {
+        group: info.group.clone(),
+        version: info.version.clone(),
+        resource: info.resource.clone(),
+        subresource: info.subresource.clone(),
+        namespace: info.namespace.clone(),
+        name: info.name.clone(),
+        field_selector: info
+            .field_selector
+            .as_deref()
+            .map(field_requirements)
+            .unwrap_or_default(),
+        label_selector: info
+            .label_selector
+            .as_deref()
+            .map(label_requirements)
+            .unwrap_or_default(),
+    };
+    Attributes {
+        user: user.clone(),
+        verb: info.verb.clone(),
+        target: Target::Resource(Box::new(resource)),
+    }
+}
+
+/// A selector that cannot be read narrows nothing; the handler refuses it later.
+fn field_requirements(selector: &str) -> Vec<Requirement> {
+    let selector = FieldSelector::parse(selector).unwrap_or_default();
+    let requirement = |term: &field_selector::Term| {
+        let operator = match term.operator {
+            field_selector::Operator::Equals => "In",
+            field_selector::Operator::NotEquals => "NotIn",
+        };
+        Requirement {
+            key: term.field.clone(),
+            operator: operator.to_owned(),
+            values: vec![term.value.clone()],
+        }
+    };
+    selector.terms().iter().map(requirement).collect()
+}
+
+fn label_requirements(selector: &str) -> Vec<Requirement> {
+    use label_selector::Operator;
+    let selector = LabelSelector::parse(selector).unwrap_or_default();
+    let requirement = |term: &label_selector::Requirement| {
+        let operator = match term.operator() {
+            Operator::In | Operator::Equals | Operator::DoubleEquals => "In",
+            Operator::NotIn | Operator::NotEquals => "NotIn",
+            Operator::Exists => "Exists",
+            Operator::DoesNotExist => "DoesNotExist",
+            // Reviews know no comparisons: the request then needs the wider right.
+            Operator::GreaterThan | Operator::LessThan => return None,
+        };
+        let (key, values) = (term.key().to_owned(), term.values().to_vec());
+        Some(Requirement {
+            key,
+            operator: operator.to_owned(),
+            values,
+        })
+    };
+    selector
+        .requirements()
+        .iter()
+        .filter_map(requirement)
+        .collect()
+}

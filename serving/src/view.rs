@@ -1,0 +1,421 @@
+//! What the watch cache keeps of each object: the bytes that clients are sent.
+//!
+//! The hub's JSON, with `resourceVersion` spliced in, is made once when a
+//! revision arrives; GET, list and watch hand out the same bytes. Everything
+//! else (other versions, metadata alone, selectable fields) is derived when it
+//! is first asked for and then shared. An object that nobody selects or
+//! converts costs its JSON and some 64 bytes.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use machinery::{
+    Object,
+    codec::protobuf,
+    names,
+    negotiate::MetaVersion,
+    object, partial,
+    resource::{ResourceInfo, VersionInfo},
+};
+use serde_json::Value;
+use store::{Key, Project, Revision};
+
+use crate::resource::Resource;
+
+/// One version of a resource, by its place in [`ResourceInfo::versions`].
+#[derive(Clone, Copy)]
+pub struct Version<'a> {
+    /// The resource.
+    pub resource: &'a ResourceInfo,
+    /// The version.
+    pub info: &'a VersionInfo,
+    index: usize,
+}
+
+impl<'a> Version<'a> {
+    /// The served version of that name.
+    #[must_use]
+    pub fn named(resource: &'a ResourceInfo, name: &str) -> Option<Self> {
+        Self::at(
+            resource,
+            resource
+                .versions
+                .iter()
+                .position(|version| version.name == name)?,
+        )
+    }
+
+    /// The version at a place among [`ResourceInfo::versions`].
+    #[must_use]
+    pub fn at(resource: &'a ResourceInfo, index: usize) -> Option<Self> {
+        Some(Self {
+            resource,
+            info: resource.versions.get(index)?,
+            index,
+        })
+    }
+
+    /// Its place among [`ResourceInfo::versions`].
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The storage version.
+    #[must_use]
+    pub fn hub(resource: &'a ResourceInfo) -> Self {
+        let info = resource.storage_version();
+        let index = resource.versions.iter().position(|version| version.storage);
+        Self {
+            resource,
+            info,
+            index: index.unwrap_or_default(),
+        }
+    }
+
+    /// `group/version`.
+    #[must_use]
+    pub fn api_version(&self) -> String {
+        names::api_version(self.resource.group, self.info.name)
+    }
+
+    /// A hub object in the shape of this version.
+    #[must_use]
+    pub fn shape(&self, hub: Object) -> Object {
+        match &self.info.lens {
+            Some(lens) => lens.get(&hub),
+            None => hub,
+        }
+    }
+}
+
+/// Makes [`View`]s of one resource for its collection in the store.
+pub struct Projection(pub Arc<dyn Resource>);
+
+impl Project for Projection {
+    type View = View;
+
+    fn project(&self, _key: &Key, revision: Revision, body: Bytes) -> View {
+        View::of_stored(self.0.info(), revision, &body)
+    }
+}
+
+/// An object at a revision, ready to be served.
+pub struct View {
+    /// The hub's JSON with `resourceVersion`.
+    served: Bytes,
+    /// Where the splice begins; it ends `splice_length` bytes further on.
+    splice_start: usize,
+    splice_length: usize,
+    /// False when defaults were added that the stored bytes lack.
+    is_as_stored: bool,
+    derived: OnceLock<Box<Derived>>,
+}
+
+/// A copy shares the bytes and derives the rest anew.
+impl Clone for View {
+    fn clone(&self) -> Self {
+        Self {
+            served: self.served.clone(),
+            splice_start: self.splice_start,
+            splice_length: self.splice_length,
+            is_as_stored: self.is_as_stored,
+            derived: OnceLock::new(),
+        }
+    }
+}
+
+struct Derived {
+    selectable: OnceLock<Selectable>,
+    versions: Box<[OnceLock<Bytes>]>,
+    partial_json: OnceLock<Bytes>,
+    partial_protobuf: OnceLock<Bytes>,
+    partial_envelope: OnceLock<Bytes>,
+}
+
+/// What selectors look at, without parsing the object again.
+#[derive(Default)]
+pub struct Selectable {
+    labels: Box<[(Box<str>, Box<str>)]>,
+    /// By version, then by the order of [`VersionInfo::selectable`].
+    fields: Box<[Box<[Option<Box<str>>]>]>,
+}
+
+impl View {
+    /// A view of stored bytes; defaults that are newer than they are added.
+    #[must_use]
+    pub fn of_stored(info: &ResourceInfo, revision: Revision, body: &[u8]) -> Self {
+        match with_missing_defaults(info, body) {
+            Some(completed) => Self {
+                is_as_stored: false,
+                ..Self::of_body(revision, &completed)
+            },
+            None => Self::of_body(revision, body),
+        }
+    }
+
+    /// A view of the bytes that were just written, which have all defaults.
+    #[must_use]
+    pub fn of_body(revision: Revision, body: &[u8]) -> Self {
+        let (served, splice_start, splice_length) = splice(body, &revision.to_string());
+        Self {
+            served,
+            splice_start,
+            splice_length,
+            is_as_stored: true,
+            derived: OnceLock::new(),
+        }
+    }
+
+    /// The same object under a later revision: what a watcher is told when the
+    /// object left its selection.
+    #[must_use]
+    pub fn at(&self, revision: Revision) -> Self {
+        Self::of_body(revision, &self.body())
+    }
+
+    /// Whether writing `body` would change nothing.
+    #[must_use]
+    pub fn is_stored_as(&self, body: &[u8]) -> bool {
+        let (start, end) = (self.splice_start, self.splice_start + self.splice_length);
+        self.is_as_stored
+            && body.len() + self.splice_length == self.served.len()
+            && self.served.get(..start) == body.get(..start)
+            && self.served.get(end..) == body.get(start..)
+    }
+
+    /// The JSON without `resourceVersion`.
+    fn body(&self) -> Vec<u8> {
+        let end = self.splice_start + self.splice_length;
+        let parts = [self.served.get(..self.splice_start), self.served.get(end..)];
+        parts.into_iter().flatten().flatten().copied().collect()
+    }
+
+    /// The object in the hub's shape, with `resourceVersion`.
+    #[must_use]
+    pub fn hub(&self) -> Object {
+        serde_json::from_slice(&self.served).unwrap_or_default()
+    }
+
+    /// The object in a version's shape.
+    #[must_use]
+    pub fn object(&self, version: Version<'_>) -> Object {
+        version.shape(self.hub())
+    }
+
+    /// The object's JSON in a version, shared by all who ask.
+    #[must_use]
+    pub fn json(&self, version: Version<'_>) -> Bytes {
+        if version.info.lens.is_none() {
+            return self.served.clone();
+        }
+        let encode = || Bytes::from(serde_json::to_vec(&self.object(version)).unwrap_or_default());
+        match self.derived(version.resource).versions.get(version.index) {
+            Some(cell) => cell.get_or_init(encode).clone(),
+            None => encode(),
+        }
+    }
+
+    /// PartialObjectMetadata of `meta.k8s.io/v1` as JSON.
+    #[must_use]
+    pub fn partial_json(&self, info: &ResourceInfo) -> Bytes {
+        let cell = &self.derived(info).partial_json;
+        cell.get_or_init(|| {
+            let mut out = Vec::new();
+            partial::write_json(&mut out, &self.hub(), MetaVersion::V1);
+            out.into()
+        })
+        .clone()
+    }
+
+    /// The bare PartialObjectMetadata message in protobuf.
+    #[must_use]
+    pub fn partial_protobuf(&self, info: &ResourceInfo) -> Bytes {
+        let cell = &self.derived(info).partial_protobuf;
+        cell.get_or_init(|| protobuf::partial_object_metadata_message(&self.hub()).into())
+            .clone()
+    }
+
+    /// PartialObjectMetadata of `meta.k8s.io/v1` in its protobuf envelope, as
+    /// watches send it.
+    #[must_use]
+    pub fn partial_envelope(&self, info: &ResourceInfo) -> Bytes {
+        let cell = &self.derived(info).partial_envelope;
+        cell.get_or_init(|| protobuf::partial_object_metadata(&self.hub(), MetaVersion::V1).into())
+            .clone()
+    }
+
+    /// Labels and declared fields.
+    #[must_use]
+    pub fn selectable(&self, info: &ResourceInfo) -> &Selectable {
+        self.derived(info)
+            .selectable
+            .get_or_init(|| Selectable::of(info, &self.hub()))
+    }
+
+    fn derived(&self, info: &ResourceInfo) -> &Derived {
+        self.derived.get_or_init(|| {
+            Box::new(Derived {
+                selectable: OnceLock::new(),
+                versions: info.versions.iter().map(|_| OnceLock::new()).collect(),
+                partial_json: OnceLock::new(),
+                partial_protobuf: OnceLock::new(),
+                partial_envelope: OnceLock::new(),
+            })
+        })
+    }
+}
+
+impl Selectable {
+    fn of(info: &ResourceInfo, hub: &Object) -> Self {
+        let labels = object::labels(hub).into_iter().flatten();
+        let labels =
+            labels.filter_map(|(key, value)| Some((key.as_str().into(), value.as_str()?.into())));
+        let fields = info.versions.iter().map(|version| {
+            let values = version
+                .selectable
+                .iter()
+                .map(|field| (field.hub_pointer)(hub));
+            values
+                .map(|value| value.map(String::into_boxed_str))
+                .collect()
+        });
+        Self {
+            labels: labels.collect(),
+            fields: fields.collect(),
+        }
+    }
+
+    /// The value of a label.
+    #[must_use]
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels
+            .iter()
+            .find(|(name, _)| name.as_ref() == key)
+            .map(|(_, value)| value.as_ref())
+    }
+
+    /// The value of a declared field in a version; absent is empty, as in Go.
+    #[must_use]
+    pub fn field(&self, version: Version<'_>, label: &str) -> Option<&str> {
+        let place = version
+            .info
+            .selectable
+            .iter()
+            .position(|field| field.label == label)?;
+        let value = self.fields.get(version.index)?.get(place)?;
+        Some(value.as_deref().unwrap_or_default())
+    }
+}
+
+/// The body with the hub's defaults, or `None` when it has them all.
+fn with_missing_defaults(info: &ResourceInfo, body: &[u8]) -> Option<Vec<u8>> {
+    let mut hub: Object = serde_json::from_slice(body).ok()?;
+    info.storage_version().schema.apply_defaults(&mut hub);
+    let completed = serde_json::to_vec(&Value::Object(hub)).ok()?;
+    (completed != body).then_some(completed)
+}
+
+/// Writes `resourceVersion` as the first member of `metadata`.
+fn splice(body: &[u8], resource_version: &str) -> (Bytes, usize, usize) {
+    let Some(start) = metadata_start(body) else {
+        return (Bytes::copy_from_slice(body), body.len(), 0);
+    };
+    let (before, after) = body.split_at(start);
+    let comma = if after.first() == Some(&b'}') {
+        ""
+    } else {
+        ","
+    };
+    let member = format!("\"resourceVersion\":\"{resource_version}\"{comma}");
+    (
+        Bytes::from([before, member.as_bytes(), after].concat()),
+        start,
+        member.len(),
+    )
+}
+
+/// Where the members of the top-level `metadata` begin in canonical JSON.
+fn metadata_start(body: &[u8]) -> Option<usize> {
+    const MEMBER: &[u8] = b"\"metadata\":{";
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for (at, byte) in body.iter().enumerate() {
+        if in_string {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' if depth == 1
+                && body.get(at..)?.starts_with(MEMBER)
+                && starts_member(body, at) =>
+            {
+                return Some(at + MEMBER.len());
+            }
+            b'"' => in_string = true,
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    None
+}
+
+fn starts_member(body: &[u8], at: usize) -> bool {
+    at.checked_sub(1)
+        .and_then(|before| body.get(before))
+        .is_some_and(|byte| matches!(byte, b'{' | b','))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spliced(body: &str) -> String {
+        let view = View::of_body(Revision::new(7), body.as_bytes());
+        assert!(view.is_stored_as(body.as_bytes()));
+        assert_eq!(view.body(), body.as_bytes());
+        String::from_utf8(view.served.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn the_resource_version_becomes_a_member_of_the_top_level_metadata() {
+        assert_eq!(
+            spliced(r#"{"metadata":{}}"#),
+            r#"{"metadata":{"resourceVersion":"7"}}"#
+        );
+        assert_eq!(
+            spliced(
+                r#"{"a":{"metadata":{"x":"\"metadata\":{"}},"kind":"metadata","metadata":{"name":"n"},"z":1}"#
+            ),
+            r#"{"a":{"metadata":{"x":"\"metadata\":{"}},"kind":"metadata","metadata":{"resourceVersion":"7","name":"n"},"z":1}"#
+        );
+    }
+
+    #[test]
+    fn another_body_is_another_object() {
+        let view = View::of_body(Revision::new(7), br#"{"metadata":{"name":"n"}}"#);
+        for other in [
+            r#"{"metadata":{"name":"m"}}"#,
+            r#"{"metadata":{"name":"nn"}}"#,
+            "{}",
+            "",
+        ] {
+            assert!(!view.is_stored_as(other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_later_revision_replaces_the_earlier_one() {
+        let view =
+            View::of_body(Revision::new(9), br#"{"metadata":{"name":"n"}}"#).at(Revision::new(10));
+        assert_eq!(
+            view.served,
+            br#"{"metadata":{"resourceVersion":"10","name":"n"}}"#.as_slice()
+        );
+    }
+}

@@ -1,0 +1,178 @@
+//! Watch events as bytes, in the representation that one client asked for.
+
+use bytes::Bytes;
+use machinery::{
+    Object,
+    codec::{self, ListMeta, protobuf},
+    error::ApiError,
+    negotiate::{Format, MetaVersion},
+    object, partial, revision, table,
+};
+use serde_json::{Value, json};
+use store::Revision;
+
+use crate::{encode::Output, target::Target, view::View};
+
+/// Marks the bookmark that ends the initial events of a streaming list.
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+/// Encodes events one after the other into a buffer.
+pub(crate) struct Frames {
+    target: Target,
+    output: Output,
+    buffer: Vec<u8>,
+    count: u64,
+    /// Only the first Table of a watch describes its columns.
+    columns_sent: bool,
+}
+
+impl Frames {
+    pub(crate) fn new(target: Target, output: Output) -> Self {
+        Self {
+            target,
+            output,
+            buffer: Vec::new(),
+            count: 0,
+            columns_sent: false,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Events in the buffer.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The buffer's bytes; the next event starts a new one.
+    pub(crate) fn take(&mut self) -> Bytes {
+        self.count = 0;
+        std::mem::take(&mut self.buffer).into()
+    }
+
+    /// An event about an object.
+    pub(crate) fn push(&mut self, kind: &str, view: &View) {
+        self.count += 1;
+        let target = self.target.clone();
+        let version = target.version();
+        if self.output.table().is_some() {
+            self.push_row(kind, &view.object(version));
+            return;
+        }
+        match (self.output.partial(), self.output.media.format) {
+            (Some(MetaVersion::V1), Format::Protobuf) => {
+                let envelope = view.partial_envelope(version.resource);
+                self.buffer
+                    .extend_from_slice(&protobuf::watch_frame(kind, &envelope));
+            }
+            (Some(MetaVersion::V1), _) => {
+                self.push_json(kind, &view.partial_json(version.resource))
+            }
+            (Some(_), _) => self.push_partial(kind, &view.hub()),
+            (None, _) => self.push_json(kind, &view.json(version)),
+        }
+    }
+
+    /// A bookmark: nothing but a revision from which a watch can go on.
+    pub(crate) fn push_bookmark(&mut self, revision: Revision, ends_initial_events: bool) {
+        self.count += 1;
+        let mut metadata = json!({ "resourceVersion": revision::format(revision.get()) });
+        if ends_initial_events {
+            metadata["annotations"] = json!({ INITIAL_EVENTS_END: "true" });
+        }
+        let mut bookmark = Object::new();
+        let version = self.target.version();
+        object::set_type(&mut bookmark, &version.api_version(), version.resource.kind);
+        bookmark.insert("metadata".to_owned(), metadata);
+        if self.output.table().is_some() {
+            self.push_row("BOOKMARK", &bookmark);
+        } else if self.output.partial().is_some() {
+            self.push_partial("BOOKMARK", &bookmark);
+        } else {
+            self.push_json(
+                "BOOKMARK",
+                &codec::encode(&Value::Object(bookmark), Format::Json, false),
+            );
+        }
+    }
+
+    /// The event that tells why a watch ends.
+    pub(crate) fn push_error(&mut self, error: ApiError) {
+        self.count += 1;
+        let status = error.into_status();
+        if self.output.media.format == Format::Protobuf {
+            let frame = protobuf::watch_frame("ERROR", &protobuf::status(&status));
+            self.buffer.extend_from_slice(&frame);
+        } else {
+            self.push_json("ERROR", &codec::encode(&status, Format::Json, false));
+        }
+    }
+
+    fn push_json(&mut self, kind: &str, object: &[u8]) {
+        self.open(kind);
+        self.buffer.extend_from_slice(object);
+        self.close();
+    }
+
+    fn push_partial(&mut self, kind: &str, object: &Object) {
+        let version = self.output.partial().unwrap_or(MetaVersion::V1);
+        if self.output.media.format == Format::Protobuf {
+            let envelope = protobuf::partial_object_metadata(object, version);
+            self.buffer
+                .extend_from_slice(&protobuf::watch_frame(kind, &envelope));
+        } else {
+            self.open(kind);
+            partial::write_json(&mut self.buffer, object, version);
+            self.close();
+        }
+    }
+
+    /// A Table of one row.
+    fn push_row(&mut self, kind: &str, shown: &Object) {
+        let Some(options) = self.output.table() else {
+            return;
+        };
+        let resource_version = object::resource_version(shown)
+            .unwrap_or_default()
+            .to_owned();
+        let meta = ListMeta {
+            resource_version,
+            ..ListMeta::default()
+        };
+        self.open(kind);
+        let version = self.target.version();
+        table::write_head(
+            &mut self.buffer,
+            version.info,
+            &meta,
+            options,
+            !self.columns_sent,
+        );
+        table::write_row(
+            &mut self.buffer,
+            version.info,
+            shown,
+            options,
+            Output::now(),
+        );
+        self.buffer.extend_from_slice(b"]}");
+        self.close();
+        self.columns_sent = true;
+    }
+
+    fn open(&mut self, kind: &str) {
+        self.buffer.extend_from_slice(b"{\"type\":\"");
+        self.buffer.extend_from_slice(kind.as_bytes());
+        self.buffer.extend_from_slice(b"\",\"object\":");
+    }
+
+    fn close(&mut self) {
+        self.buffer.extend_from_slice(b"}\n");
+    }
+}
