@@ -1,6 +1,6 @@
 //! One run: starting it, finding it again, changing it under a test, ending it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -118,6 +118,28 @@ impl Cluster {
         }
         drop(lock);
         Ok(cluster)
+    }
+
+    /// The platform in a cluster that this tool did not start.
+    #[must_use]
+    pub fn external(kubeconfig: &Path) -> Self {
+        let state = State {
+            name: "external".to_owned(),
+            mode: Mode::External,
+            owner: None,
+            control_plane: None,
+            servers: None,
+            tool: PathBuf::new(),
+            external_kubeconfig: Some(kubeconfig.to_path_buf()),
+            volatile: false,
+            ports: BTreeMap::new(),
+            directories: Vec::new(),
+            processes: Vec::new(),
+        };
+        Self {
+            dir: PathBuf::new(),
+            state: Mutex::new(state),
+        }
     }
 
     /// The run in a state directory.
@@ -311,11 +333,12 @@ impl Cluster {
     }
 
     fn postgres(&self) -> Result<Postgres> {
-        Postgres::new(&self.dir, &self.state().name)
+        Postgres::new(&self.dir)
     }
 
+    /// Its server runs a Postgres in there.
     fn standalone_dir(&self) -> PathBuf {
-        self.dir.join("standalone")
+        postgres::private_dir(&self.dir, "standalone")
     }
 
     fn start_local(&self, with_platform: bool) -> Result<()> {
@@ -342,9 +365,7 @@ impl Cluster {
         let postgres = self.postgres()?;
         {
             let mut state = self.state();
-            if !postgres.dir().starts_with(&self.dir) {
-                state.directories = vec![postgres.dir().to_path_buf()];
-            }
+            state.directories = vec![postgres.dir().to_path_buf()];
             state::save(&self.dir, &state)?;
         }
         postgres.init(self.state().volatile)?;

@@ -266,6 +266,8 @@ impl ControlPlane {
         let mut args = component_args(&config, &serving, self.ports.kube_controller_manager);
         args.extend([
             "--use-service-account-credentials".to_owned(),
+            // Its default lies outside the run, and it would create that.
+            flag("flex-volume-plugin-dir", &self.dir.join("volume-plugins")),
             flag(
                 "service-account-private-key-file",
                 &self.pki.service_accounts().key,

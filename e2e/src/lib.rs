@@ -14,6 +14,7 @@ pub mod binaries;
 pub mod certs;
 pub mod cluster;
 pub mod control_plane;
+pub mod harness;
 pub mod http;
 pub mod kubectl;
 pub mod logs;

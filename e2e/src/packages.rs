@@ -70,10 +70,16 @@ fn find_postgres() -> Option<PathBuf> {
             ))
         })
         .chain(postgres_in_path())
-        .filter(|(version, bin)| *version >= OLDEST_POSTGRES && bin.join("initdb").exists())
+        .filter(|(version, bin)| *version >= OLDEST_POSTGRES && is_whole(bin))
         .collect();
     found.sort();
     found.pop().map(|(_, bin)| bin)
+}
+
+fn is_whole(bin: &Path) -> bool {
+    ["initdb", "postgres", "psql"]
+        .iter()
+        .all(|program| bin.join(program).exists())
 }
 
 fn postgres_in_path() -> Option<(u32, PathBuf)> {

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
 
 use crate::packages;
 use crate::process::{Spec, StopSignal, wait_until};
@@ -40,30 +41,17 @@ pub struct Postgres {
 
 impl Postgres {
     /// The server of the run whose state lies in `state_dir`.
-    pub fn new(state_dir: &Path, name: &str) -> Result<Self> {
+    pub fn new(state_dir: &Path) -> Result<Self> {
         let bin = packages::postgres_bin_dir()?;
-        if !packages::is_root() {
-            let mut dir = state_dir.join(NAME);
-            if dir.as_os_str().len() > LONGEST_SOCKET_DIR {
-                dir = std::env::temp_dir().join(unique(state_dir, name));
-            }
-            return Ok(Self {
-                bin,
-                dir,
-                user: None,
-            });
-        }
-        // Postgres refuses to run as root, and another user cannot enter root's home.
-        let user = if has_user("postgres") {
-            "postgres"
-        } else {
-            "nobody"
+        let user = match (packages::is_root(), has_user("postgres")) {
+            (false, _) => None,
+            (true, true) => Some("postgres"),
+            (true, false) => Some("nobody"),
         };
-        let dir = Path::new("/var/lib").join(unique(state_dir, name));
         Ok(Self {
             bin,
-            dir,
-            user: Some(user),
+            dir: private_dir(state_dir, NAME),
+            user,
         })
     }
 
@@ -209,15 +197,24 @@ impl Postgres {
     }
 }
 
-fn unique(state_dir: &Path, name: &str) -> String {
-    use sha2::{Digest, Sha256};
+/// Where a Postgres of a run can keep its files: in the run's directory, unless
+/// that is too long a path for a socket, or root's (Postgres refuses to run as
+/// root, and another user cannot enter root's home).
+#[must_use]
+pub fn private_dir(state_dir: &Path, name: &str) -> PathBuf {
+    let dir = state_dir.join(name);
+    let base = match packages::is_root() {
+        true => PathBuf::from("/var/lib"),
+        false if dir.as_os_str().len() > LONGEST_SOCKET_DIR => std::env::temp_dir(),
+        false => return dir,
+    };
     let hash = Sha256::digest(state_dir.as_os_str().as_encoded_bytes());
     let hash: String = hash
         .iter()
         .take(4)
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    format!("widget-platform-{name}-{hash}")
+    base.join(format!("widget-platform-{name}-{hash}"))
 }
 
 fn passwd_field(user: &str, field: usize) -> Option<String> {
@@ -246,4 +243,32 @@ fn checked(command: &mut Command) -> Result<String> {
         );
     }
     Ok(String::from_utf8(output.stdout)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process;
+
+    #[test]
+    fn a_private_server_starts_serves_and_stops() -> Result<()> {
+        let state = std::env::temp_dir().join(format!("widget-pg-{}", std::process::id()));
+        fs::create_dir_all(&state)?;
+        let postgres = Postgres::new(&state)?;
+        postgres.init(true)?;
+        let record = process::spawn(&postgres.spec(), &state)?;
+        postgres.wait_ready(Duration::from_secs(30))?;
+        // Twice: a second `up` finds everything there.
+        postgres.create_database()?;
+        postgres.create_database()?;
+        let owner = "select pg_get_userbyid(datdba) from pg_database where datname = 'widgets'";
+        assert_eq!(postgres.psql(DATABASE, owner)?, OWNER);
+        record.stop(Duration::from_secs(20))?;
+        assert!(
+            !postgres.dir().join("data/postmaster.pid").exists(),
+            "it stopped cleanly"
+        );
+        crate::state::remove_all(postgres.dir())?;
+        crate::state::remove_all(&state)
+    }
 }

@@ -32,8 +32,17 @@ pub(crate) struct Test {
     /// More generated cases, and the tests marked as long
     #[arg(long)]
     long: bool,
-    /// Only tests whose name contains this
+    /// Only the tests of the package in this folder, or those whose name contains this
     filter: Option<String>,
+}
+
+impl Test {
+    /// Whether the filter names this package, and not its tests.
+    fn names(&self, package_dir: &Path) -> bool {
+        self.filter
+            .as_deref()
+            .is_some_and(|filter| package_dir.ends_with(filter))
+    }
 }
 
 /// A test program that cargo built.
@@ -111,7 +120,13 @@ fn steps(args: &Test, count: &mut Count) -> Result<()> {
         }
     }
     println!("== build");
-    let programs = build()?;
+    let mut programs = build()?;
+    if programs
+        .iter()
+        .any(|program| args.names(&program.package_dir))
+    {
+        programs.retain(|program| args.names(&program.package_dir));
+    }
     let (end_to_end, others): (Vec<Program>, Vec<Program>) =
         programs.into_iter().partition(|program| {
             program.package_dir.ends_with(END_TO_END) && program.target == END_TO_END_TARGET
@@ -119,7 +134,9 @@ fn steps(args: &Test, count: &mut Count) -> Result<()> {
     for program in &others {
         run_program(program, args, &[], count)?;
     }
-    run_doc_tests(args, count)?;
+    if args.filter.is_none() {
+        run_doc_tests(args, count)?;
+    }
     for program in &end_to_end {
         run_end_to_end(program, args, count)?;
     }
@@ -197,23 +214,20 @@ fn run_program(
         .current_dir(&program.package_dir)
         .env("CARGO_MANIFEST_DIR", &program.package_dir)
         .envs(env.iter().copied());
-    add_filter(&mut command, args);
+    if !args.names(&program.package_dir) {
+        command.args(&args.filter);
+    }
+    if args.long {
+        command.arg("--include-ignored");
+    }
     count_tests(&mut command, args, count)
 }
 
 fn run_doc_tests(args: &Test, count: &mut Count) -> Result<()> {
     println!("== documentation");
     let mut command = cargo();
-    command.args(["test", "--workspace", "--doc", "--quiet", "--"]);
-    add_filter(&mut command, args);
+    command.args(["test", "--workspace", "--doc", "--quiet"]);
     count_tests(&mut command, args, count)
-}
-
-fn add_filter(command: &mut Command, args: &Test) {
-    command.args(&args.filter);
-    if args.long {
-        command.arg("--include-ignored");
-    }
 }
 
 /// Streams the output on and reads the summaries in it. A program that fails

@@ -1,0 +1,3 @@
+//! What a user of the platform sees, on a real control plane.
+
+mod apiservices;
