@@ -6,25 +6,20 @@ use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
+use e2e::{Cluster, harness, platform, postgres};
 use serde_json::Value;
 
-use crate::support::{Namespace, PATIENCE, assert_holds, eventually, widget};
-use crate::{cluster, exclusive, undisturbed};
-
-/// The Go clients, built once.
-fn clients() -> Result<&'static std::path::Path> {
-    cluster()?.go_clients()
-}
+use crate::support::{Namespace, PATIENCE, assert_holds, eventually, go_clients, is_local, widget};
 
 struct Informer {
     child: Child,
 }
 
 impl Informer {
-    fn start(namespace: &str, watch_list: bool, seconds: u32) -> Result<Self> {
-        let child = Command::new(clients()?)
+    fn start(cluster: &Cluster, namespace: &str, watch_list: bool, seconds: u32) -> Result<Self> {
+        let child = Command::new(go_clients()?)
             .args(["informer", "-kubeconfig"])
-            .arg(cluster()?.kubeconfig())
+            .arg(cluster.kubeconfig())
             .args(["-namespace", namespace, "-duration", &format!("{seconds}s")])
             .env("KUBE_FEATURE_WatchListClient", watch_list.to_string())
             .env("KUBE_WATCHLIST_INCONSISTENCY_DETECTOR", "true")
@@ -38,39 +33,61 @@ impl Informer {
         let output = self.child.wait_with_output()?;
         let stderr = String::from_utf8_lossy(&output.stderr);
         let stdout = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.success(), "the informer: {}\n{stdout}\n{stderr}", output.status);
+        ensure!(
+            output.status.success(),
+            "the informer: {}\n{stdout}\n{stderr}",
+            output.status
+        );
         Ok(serde_json::from_str(&stdout)?)
     }
 }
 
+fn pids(cluster: &Cluster) -> Vec<(u32, bool)> {
+    cluster
+        .replicas()
+        .iter()
+        .map(|replica| (replica.pid, replica.is_alive()))
+        .collect()
+}
+
 fn unix_millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn survive_the_death_of_a_replica(watch_list: bool) -> Result<()> {
-    let cluster = cluster()?;
-    if !cluster.is_local() {
-        eprintln!("skipped: processes are killed on the local control plane only");
+    let cluster = harness::exclusive()?;
+    if !is_local(&cluster) {
         return Ok(());
     }
-    let _guard = exclusive()?;
-    let namespace = Namespace::create("kill")?;
-    let informer = Informer::start(&namespace.name, watch_list, 20)?;
+    let namespace = Namespace::create(&cluster, "kill")?;
+    let informer = Informer::start(&cluster, &namespace.name, watch_list, 20)?;
     let kubectl = namespace.kubectl();
-    eventually("the load has begun", PATIENCE, || Ok(!kubectl.run("get widgets -o name")?.trim().is_empty()))?;
+    eventually("the load has begun", PATIENCE, || {
+        Ok(!kubectl.run("get widgets -o name")?.trim().is_empty())
+    })?;
     sleep(Duration::from_secs(4));
     let killed = unix_millis();
-    cluster.kill_replica(0)?;
+    cluster.kill(&platform::replica_name(0))?;
     sleep(Duration::from_secs(8));
-    cluster.start_replica(0)?;
+    cluster.start(&platform::replica_name(0))?;
     let summary = informer.finish()?;
-    eprintln!("watch list {watch_list}: {} writes, {} events, {} failures", summary["writes"], summary["events"],
-        summary["failures"].as_array().map_or(0, Vec::len));
+    eprintln!(
+        "watch list {watch_list}: {} writes, {} events, {} failures",
+        summary["writes"],
+        summary["events"],
+        summary["failures"].as_array().map_or(0, Vec::len)
+    );
     assert!(summary["writes"].as_u64() > Some(200), "{summary}");
     for failure in summary["failures"].as_array().into_iter().flatten() {
         let at = failure["unixMillis"].as_u64().context("no time")?;
-        assert!(at >= killed && at <= killed + 2_000, "a request failed {} ms after the kill: {failure}", at.wrapping_sub(killed));
+        assert!(
+            at >= killed && at <= killed + 2_000,
+            "a request failed {} ms after the kill: {failure}",
+            at.wrapping_sub(killed)
+        );
     }
     Ok(())
 }
@@ -87,34 +104,39 @@ fn an_informer_without_watch_list_sees_every_change_once_while_a_replica_is_kill
 
 #[test]
 fn the_metadata_client_lists_and_watches_in_protobuf() -> Result<()> {
-    let _guard = undisturbed()?;
-    let namespace = Namespace::create("metadata")?;
+    let cluster = harness::shared()?;
+    let namespace = Namespace::create(&cluster, "metadata")?;
     for version in ["v1", "v1alpha1"] {
-        let output = Command::new(clients()?)
+        let output = Command::new(go_clients()?)
             .args(["metadata", "-kubeconfig"])
-            .arg(cluster()?.kubeconfig())
+            .arg(cluster.kubeconfig())
             .args(["-namespace", &namespace.name, "-version", version])
             .output()?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        ensure!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let summary: Value = serde_json::from_slice(&output.stdout)?;
         let media = summary["contentTypes"].to_string();
-        assert_holds(&media, &["application/vnd.kubernetes.protobuf", "stream=watch"]);
+        assert_holds(
+            &media,
+            &["application/vnd.kubernetes.protobuf", "stream=watch"],
+        );
     }
     Ok(())
 }
 
 #[test]
 fn thirty_seconds_without_postgres_break_no_watch_and_no_discovery() -> Result<()> {
-    let cluster = cluster()?;
-    if !cluster.is_local() {
-        eprintln!("skipped: Postgres is stopped on the local control plane only");
+    let cluster = harness::exclusive()?;
+    if !is_local(&cluster) {
         return Ok(());
     }
-    let _guard = exclusive()?;
-    let namespace = Namespace::create("outage")?;
+    let namespace = Namespace::create(&cluster, "outage")?;
     let kubectl = namespace.kubectl();
     kubectl.run_with("apply -f -", &widget("before", 0))?;
-    let replicas = cluster.replica_pids()?;
+    let replicas = pids(&cluster);
 
     let mut watch = kubectl
         .command("get widgets -w --output-watch-events --no-headers -v=6")
@@ -124,21 +146,42 @@ fn thirty_seconds_without_postgres_break_no_watch_and_no_discovery() -> Result<(
     let mut lines = BufReader::new(watch.stdout.take().context("no output")?).lines();
     let errors = BufReader::new(watch.stderr.take().context("no errors")?);
     let requests = std::thread::spawn(move || {
-        errors.lines().map_while(Result::ok).filter(|line| line.contains("/widgets")).count()
+        errors
+            .lines()
+            .map_while(Result::ok)
+            .filter(|line| line.contains("/widgets"))
+            .count()
     });
-    assert_holds(&lines.next().context("the watch ended")??, &["ADDED", "before"]);
+    assert_holds(
+        &lines.next().context("the watch ended")??,
+        &["ADDED", "before"],
+    );
 
-    cluster.stop_postgres()?;
+    cluster.stop(postgres::NAME)?;
     let stopped = Instant::now();
     let mut refused_honestly = 0;
     while stopped.elapsed() < Duration::from_secs(30) {
         let asked = Instant::now();
         let refusal = kubectl.refused_with("create -f -", &widget("during", 0))?;
-        assert!(asked.elapsed() < Duration::from_secs(40), "a refusal took {:?}", asked.elapsed());
-        assert!(refusal.contains("ServiceUnavailable") || refusal.contains("unable to handle the request"), "{refusal}");
+        assert!(
+            asked.elapsed() < Duration::from_secs(40),
+            "a refusal took {:?}",
+            asked.elapsed()
+        );
+        assert!(
+            refusal.contains("ServiceUnavailable")
+                || refusal.contains("unable to handle the request"),
+            "{refusal}"
+        );
         refused_honestly += 1;
-        assert_holds(&kubectl.run("get --raw /apis/custom.example.com/v1")?, &["widgets/scale"]);
-        let stale = kubectl.run(&format!("get --raw /apis/custom.example.com/v1/namespaces/{}/widgets?resourceVersion=0", namespace.name))?;
+        assert_holds(
+            &kubectl.run("get --raw /apis/custom.example.com/v1")?,
+            &["widgets/scale"],
+        );
+        let stale = kubectl.run(&format!(
+            "get --raw /apis/custom.example.com/v1/namespaces/{}/widgets?resourceVersion=0",
+            namespace.name
+        ))?;
         assert_holds(&stale, &["\"before\""]);
         for version in ["v1", "v1alpha1"] {
             let available = kubectl.run(&format!(
@@ -146,17 +189,23 @@ fn thirty_seconds_without_postgres_break_no_watch_and_no_discovery() -> Result<(
             assert_eq!(available, "True");
         }
     }
-    cluster.start_postgres()?;
+    cluster.start(postgres::NAME)?;
     assert!(refused_honestly > 0);
     eventually("writes succeed again", Duration::from_secs(10), || {
         Ok(kubectl.run_with("apply -f -", &widget("after", 0)).is_ok())
     })?;
-    assert_holds(&lines.next().context("the watch ended")??, &["ADDED", "after"]);
+    assert_holds(
+        &lines.next().context("the watch ended")??,
+        &["ADDED", "after"],
+    );
     watch.kill()?;
     watch.wait()?;
     // One list and one watch: the watch was neither reopened nor relisted.
     let requests = requests.join().ok().context("the reader of the log died")?;
-    assert!(requests <= 2, "{requests} requests for widgets in kubectl's log");
-    assert_eq!(cluster.replica_pids()?, replicas, "a replica was restarted");
+    assert!(
+        requests <= 2,
+        "{requests} requests for widgets in kubectl's log"
+    );
+    assert_eq!(pids(&cluster), replicas, "a replica was restarted");
     Ok(())
 }

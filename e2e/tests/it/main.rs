@@ -1,3 +1,9 @@
 //! What a user of the platform sees, on a real control plane.
 
-mod apiservices;
+mod access;
+mod autoscaling;
+mod cluster_logs;
+mod controller;
+mod faults;
+mod kubectl;
+mod support;
