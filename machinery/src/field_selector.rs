@@ -289,9 +289,10 @@ mod tests {
             prop_assert_eq!(selector.terms().len(), terms.len());
             for (field, equals, value) in &terms {
                 let operator = if *equals { Operator::Equals } else { Operator::NotEquals };
-                prop_assert!(selector.terms().iter().any(|term| {
+                let found = selector.terms().iter().any(|term| {
                     &term.field == field && term.operator == operator && &term.value == value
-                }));
+                });
+                prop_assert!(found);
             }
             prop_assert_eq!(FieldSelector::parse(&selector.to_string()).unwrap(), selector);
         }

@@ -15,6 +15,8 @@ pub mod object;
 pub mod openapi;
 pub mod options;
 pub mod partial;
+pub mod patch;
+pub mod quantity;
 pub mod quote;
 pub mod resource;
 pub mod revision;
