@@ -356,8 +356,8 @@ impl Cluster {
             self.explain(platform.start(self))?;
             timer.lap("platform");
         }
-        self.explain(control_plane.wait_nodes())?;
-        timer.lap("nodes");
+        self.explain(control_plane.wait_settled())?;
+        timer.lap("nodes and metrics");
         state::save(&self.dir, &self.state())
     }
 
@@ -425,7 +425,7 @@ impl Supervisor for Cluster {
     /// A process whose program was replaced on disk is started anew from that.
     fn ensure(&self, spec: Spec) -> Result<()> {
         let known = self.state().process(&spec.name).cloned();
-        if let Some(record) = known.filter(Record::is_alive) {
+        if let Some(record) = known.filter(Record::is_staying_alive) {
             if !record.is_outdated() {
                 return Ok(());
             }

@@ -21,6 +21,9 @@ const NODES: usize = 3;
 /// How long any one part may take to come up on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
+/// APIService of metrics-server.
+const METRICS: &str = "v1beta1.metrics.k8s.io";
+
 const LOOPBACK: &str = "127.0.0.1";
 
 /// Where the parts of one run find each other.
@@ -128,17 +131,18 @@ impl ControlPlane {
         self.wait_kube_apiserver(run)?;
         run.ensure(self.kube_controller_manager()?)?;
         run.ensure(self.kube_scheduler()?)?;
-        self.install_nodes()?;
+        self.install_manifests()?;
         run.ensure(self.kwok()?)?;
-        run.ensure(self.metrics_server()?)?;
-        self.install_metrics_server()
+        run.ensure(self.metrics_server()?)
     }
 
-    /// Waits until the fake nodes are Ready.
-    pub fn wait_nodes(&self) -> Result<()> {
+    /// Waits until the fake nodes are Ready and metrics-server serves its API.
+    pub fn wait_settled(&self) -> Result<()> {
+        let kubectl = self.kubectl()?;
         let limit = format!("--timeout={}s", START_LIMIT.as_secs());
-        self.kubectl()?
-            .run(&["wait", "node", "--all", "--for=condition=Ready", &limit])?;
+        kubectl.run(&["wait", "node", "--all", "--for=condition=Ready", &limit])?;
+        let service = format!("apiservice/{METRICS}");
+        kubectl.run(&["wait", &service, "--for=condition=Available", &limit])?;
         Ok(())
     }
 
@@ -297,8 +301,9 @@ impl ControlPlane {
         Ok(self.spec("kube-scheduler", self.ports.kube_scheduler, args))
     }
 
-    /// The nodes, and the CRDs by which a test sets the load of pods.
-    fn install_nodes(&self) -> Result<()> {
+    /// The nodes, the CRDs by which a test sets the load of pods, and what
+    /// metrics-server needs before it starts.
+    fn install_manifests(&self) -> Result<()> {
         let kubectl = self.kubectl()?;
         let crds = [
             "kwok.x-k8s.io_clusterresourceusages.yaml",
@@ -309,6 +314,8 @@ impl ControlPlane {
             .iter()
             .map(|name| self.kwok_manifest(name))
             .collect::<Result<_>>()?;
+        manifests.push(include_str!("../manifests/metrics-server.yaml").to_owned());
+        manifests.push(serde_json::to_string(&self.metrics_apiservice()?)?);
         for index in 0..NODES {
             manifests.push(serde_json::to_string(&node(&format!("node-{index}")))?);
         }
@@ -393,12 +400,11 @@ impl ControlPlane {
         Ok(self.spec("metrics-server", self.ports.metrics_server, args))
     }
 
-    fn install_metrics_server(&self) -> Result<()> {
-        let manifests = include_str!("../manifests/metrics-server.yaml");
-        let service = json!({
+    fn metrics_apiservice(&self) -> Result<serde_json::Value> {
+        Ok(json!({
             "apiVersion": "apiregistration.k8s.io/v1",
             "kind": "APIService",
-            "metadata": {"name": "v1beta1.metrics.k8s.io"},
+            "metadata": {"name": METRICS},
             "spec": {
                 "group": "metrics.k8s.io",
                 "version": "v1beta1",
@@ -411,9 +417,7 @@ impl ControlPlane {
                     "port": self.ports.metrics_server,
                 },
             },
-        });
-        self.kubectl()?
-            .apply_server_side(&format!("{manifests}\n---\n{service}"))
+        }))
     }
 }
 

@@ -22,6 +22,9 @@ pub const MARKER: &str = "WIDGET_PLATFORM_STATE";
 
 const POLL: Duration = Duration::from_millis(20);
 
+/// What even a busy kernel needs to end a killed process.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+
 /// How a process is asked to stop before it is killed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StopSignal {
@@ -80,6 +83,15 @@ impl Record {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         start_time(self.pid) == Some(self.start_time)
+    }
+
+    /// As [`Self::is_alive`], but waits out a process that is just being killed.
+    #[must_use]
+    pub fn is_staying_alive(&self) -> bool {
+        if self.is_alive() && is_dying(self.pid) {
+            return !self.wait_gone(KILL_LIMIT);
+        }
+        self.is_alive()
     }
 
     /// Whether its program was replaced on disk since it started.
@@ -201,7 +213,7 @@ pub fn spawn(spec: &Spec, state_dir: &Path) -> Result<Record> {
 /// what a crash left unrecorded. Returns how many there were.
 pub fn sweep(state_dir: &Path) -> Result<usize> {
     let mut found = std::collections::BTreeSet::new();
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + KILL_LIMIT;
     loop {
         let pids = marked(state_dir);
         if pids.is_empty() {
@@ -245,15 +257,40 @@ pub fn start_time(pid: u32) -> Option<u64> {
 }
 
 /// The second field is the command in parentheses and may itself hold spaces and
-/// parentheses, so fields are counted from the last closing one.
+/// parentheses, so fields are counted from the last closing one. A zombie whose
+/// other threads still run still holds its ports.
 fn parse_start_time(stat: &str) -> Option<u64> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next()?;
-    if matches!(state, "Z" | "X") {
+    let fields = fields_from_state(stat)?;
+    let state = *fields.first()?;
+    let threads: u32 = fields.get(17)?.parse().ok()?;
+    if state == "X" || (state == "Z" && threads <= 1) {
         return None;
     }
-    fields.nth(18)?.parse().ok()
+    fields.get(19)?.parse().ok()
+}
+
+fn fields_from_state(stat: &str) -> Option<Vec<&str>> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    Some(rest.split_ascii_whitespace().collect())
+}
+
+/// Whether a process has a SIGKILL before it or is already on its way out: it is
+/// there, but not for long.
+fn is_dying(pid: u32) -> bool {
+    const EXITING: u64 = 0x4;
+    const SIGKILL: u64 = 1 << 8;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let flags = fields_from_state(&stat).and_then(|fields| fields.get(6)?.parse::<u64>().ok());
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pending = status
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("SigPnd:")
+                .or(line.strip_prefix("ShdPnd:"))
+        })
+        .filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .fold(0, |all, mask| all | mask);
+    flags.is_some_and(|flags| flags & EXITING != 0) || pending & SIGKILL != 0
 }
 
 /// By the shell's built-in `kill`: the system call would need `unsafe`.
@@ -302,9 +339,18 @@ mod tests {
 
     #[test]
     fn start_time_is_read_behind_a_hostile_command_name() {
-        let stat = "42 (a) S 1 (b) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20";
-        assert_eq!(parse_start_time(stat), Some(777));
-        assert_eq!(parse_start_time(&stat.replace(") R", ") Z")), None);
+        let stat = |state, threads| {
+            format!(
+                "42 (a) S 1 (b) {state} 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 {threads} 18 777 20"
+            )
+        };
+        assert_eq!(parse_start_time(&stat("R", 1)), Some(777));
+        assert_eq!(parse_start_time(&stat("Z", 1)), None);
+        assert_eq!(
+            parse_start_time(&stat("Z", 2)),
+            Some(777),
+            "its threads still run"
+        );
     }
 
     #[test]
