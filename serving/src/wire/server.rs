@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::web::ServiceConfig;
-use http::{Request, Response, Version};
+use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -349,6 +349,7 @@ impl Handler {
         let state = self.0;
         let busy = state.activity.begin();
         let version = request.version();
+        let is_head = request.method() == Method::HEAD;
         let on_upgrade = (version == Version::HTTP_11
             && request.headers().contains_key(http::header::UPGRADE))
         .then(|| hyper::upgrade::on(&mut request));
@@ -376,7 +377,9 @@ impl Handler {
                 http::HeaderValue::from_static("close"),
             );
         }
-        Ok(response.map(|body| body.holding(busy)))
+        // hyper drops the body of an answer to HEAD over HTTP/1.1 only.
+        let body = |body| if is_head { WireBody::empty() } else { body };
+        Ok(response.map(|whole| body(whole).holding(busy)))
     }
 }
 

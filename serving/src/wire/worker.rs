@@ -188,7 +188,6 @@ where
         connection,
         mut answer,
     } = job;
-    let without_body = parts.method == http::Method::HEAD;
     let request = actix_request(parts, body, body_idle, connection);
     let call = AssertUnwindSafe(async { service.call(request).await.map_err(Into::into) });
     let outcome = tokio::select! {
@@ -211,10 +210,9 @@ where
     let (mut head, body) = response.into_parts();
     let stream = head.extensions_mut().remove::<StreamBody>();
     let upgrade = head.extensions_mut().remove::<Upgrade>();
-    let (body, pump) = match (stream, without_body) {
-        (Some(stream), false) => (stream.into(), None),
-        (_, true) => (WireBody::empty(), None),
-        (None, false) => wire_body(body),
+    let (body, pump) = match stream {
+        Some(stream) => (stream.into(), None),
+        None => wire_body(body),
     };
     let answered = answer.send(Answer {
         response: wire_response(&head, body),

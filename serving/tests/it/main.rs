@@ -1,0 +1,3 @@
+//! The generic API server in process, over real sockets.
+
+mod wire;

@@ -1,0 +1,146 @@
+//! Nobody keeps a connection by doing nothing, or nearly nothing.
+
+use std::time::{Duration, Instant};
+
+use http_body_util::Full;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::client::{Protocol, within};
+use super::testbed::Testbed;
+
+const SHORT: Duration = Duration::from_millis(300);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_does_not_end_is_cut() {
+    let bed = Testbed::start_with(|config| config.limits.header_timeout = SHORT, |_| {}).await;
+    for (alpn, beginning) in [
+        ("http/1.1", "GET / HTTP/1.1\r\nhost: l"),
+        ("h2", "PRI * HTTP/2.0"),
+    ] {
+        let mut stream = bed.target.tls(&[alpn]).await.unwrap();
+        stream.write_all(beginning.as_bytes()).await.unwrap();
+        let mut rest = Vec::new();
+        // A reset is as good an end as a farewell.
+        drop(within(stream.read_to_end(&mut rest)).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_never_speaks_is_cut() {
+    let bed = Testbed::start_with(|config| config.limits.header_timeout = SHORT, |_| {}).await;
+    for alpn in ["http/1.1", "h2"] {
+        let mut stream = bed.target.tls(&[alpn]).await.unwrap();
+        drop(within(stream.read_to_end(&mut Vec::new())).await);
+    }
+    let handshake =
+        |config: &mut serving::wire::ServerConfig| config.limits.handshake_timeout = SHORT;
+    let bed = Testbed::start_with(handshake, |_| {}).await;
+    let mut stream = tokio::net::TcpStream::connect(bed.target.address)
+        .await
+        .unwrap();
+    drop(within(stream.read_to_end(&mut Vec::new())).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_outlives_the_header_timeout_but_not_its_own() {
+    let limits = |config: &mut serving::wire::ServerConfig| {
+        config.limits.header_timeout = SHORT;
+        config.limits.idle_timeout = 4 * SHORT;
+    };
+    let bed = Testbed::start_with(limits, |_| {}).await;
+    let mut stream = bed.target.tls(&["http/1.1"]).await.unwrap();
+    let mut buffer = [0; 1024];
+    for _ in 0..2 {
+        stream
+            .write_all(b"GET /thread HTTP/1.1\r\nhost: l\r\n\r\n")
+            .await
+            .unwrap();
+        assert!(within(stream.read(&mut buffer)).await.unwrap() > 0);
+    }
+    let idle = Instant::now();
+    drop(within(stream.read_to_end(&mut Vec::new())).await);
+    assert!(idle.elapsed() > 2 * SHORT, "{:?}", idle.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_outlives_every_timeout_of_reading() {
+    let limits = |config: &mut serving::wire::ServerConfig| {
+        config.limits.header_timeout = SHORT;
+        config.limits.idle_timeout = SHORT;
+    };
+    let bed = Testbed::start_with(limits, |_| {}).await;
+    let mut stream = bed.target.tls(&["http/1.1"]).await.unwrap();
+    stream
+        .write_all(b"GET /watch HTTP/1.1\r\nhost: l\r\n\r\n")
+        .await
+        .unwrap();
+    bed.alive.becomes(1).await;
+    tokio::time::sleep(3 * SHORT).await;
+    assert_eq!(bed.alive.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_body_is_given_up() {
+    let bed = Testbed::start_with(|config| config.limits.body_idle_timeout = SHORT, |_| {}).await;
+    let mut stream = bed.target.tls(&["http/1.1"]).await.unwrap();
+    let head = b"POST /upload HTTP/1.1\r\nhost: l\r\ncontent-length: 10\r\n\r\nhalf";
+    stream.write_all(head).await.unwrap();
+    let mut answer = [0; 12];
+    within(stream.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 408");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_http2_peer_is_found_by_ping() {
+    let limits = |config: &mut serving::wire::ServerConfig| {
+        config.limits.ping_interval = SHORT;
+        config.limits.ping_timeout = SHORT;
+    };
+    let bed = Testbed::start_with(limits, |_| {}).await;
+    let mut stream = bed.target.tls(&["h2"]).await.unwrap();
+    // Preface and empty SETTINGS; whatever comes back is read and not answered.
+    stream
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await
+        .unwrap();
+    drop(within(stream.read_to_end(&mut Vec::new())).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_all_queues_are_full_the_answer_is_429() {
+    let limits = |config: &mut serving::wire::ServerConfig| {
+        config.workers = 1;
+        config.limits.queue = 1;
+    };
+    let block = |config: &mut actix_web::web::ServiceConfig| {
+        let handler = || async {
+            // Blocks its worker on purpose.
+            std::thread::sleep(2 * SHORT);
+            "done"
+        };
+        config.route("/block", actix_web::web::get().to(handler));
+    };
+    let bed = Testbed::start_with(limits, block).await;
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        clients.push(bed.target.connect(Protocol::Http2).await);
+    }
+    let answers = futures::future::join_all(clients.iter_mut().map(|client| async {
+        let request = client
+            .request("GET", "/block")
+            .body(Full::default())
+            .unwrap();
+        let response = within(client.send(request)).await.unwrap();
+        let retry = response
+            .headers()
+            .get("retry-after")
+            .map(|value| value.as_bytes().to_vec());
+        (response.status().as_u16(), retry)
+    }))
+    .await;
+    assert!(
+        answers.iter().any(|(status, _)| *status == 200),
+        "{answers:?}"
+    );
+    assert!(answers.contains(&(429, Some(b"1".to_vec()))), "{answers:?}");
+}
