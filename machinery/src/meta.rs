@@ -6,8 +6,8 @@ mod prepare;
 mod validate;
 
 pub use prepare::{
-    CreateContext, bump_generation_if_spec_changed, generate_name, keep_only_status,
-    prepare_create, prepare_update, reset_status, retain_status, tidy,
+    CreateContext, bump_generation_if_spec_changed, dedup_owner_references, generate_name,
+    keep_only_status, prepare_create, prepare_update, reset_status, retain_status, tidy,
 };
 pub use validate::{
     check_name_and_namespace, check_revision, check_uid, validate_metadata,

@@ -149,3 +149,56 @@ impl ResourceInfo {
         STANDARD.encode(digest.iter().copied().take(8).collect::<Vec<u8>>())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info() -> ResourceInfo {
+        let version = |name, storage| VersionInfo {
+            name,
+            storage,
+            deprecation_warning: None,
+            schema: Schema::default(),
+            columns: vec![],
+            selectable: vec![],
+            lens: None,
+        };
+        ResourceInfo {
+            group: "custom.example.com",
+            kind: "Thing",
+            list_kind: "ThingList",
+            plural: "things",
+            singular: "thing",
+            short_names: &[],
+            categories: &[],
+            scope: Scope::Cluster,
+            versions: vec![version("v2", false), version("v1", true)],
+            status: false,
+            scale: None,
+        }
+    }
+
+    #[test]
+    fn a_resource_knows_its_names() {
+        let info = info();
+        let preferred = info.version("v2").unwrap();
+        assert_eq!(info.api_version(preferred), "custom.example.com/v2");
+        assert_eq!(
+            info.group_resource().to_string(),
+            "things.custom.example.com"
+        );
+        assert_eq!(
+            info.group_version_kind(preferred).to_string(),
+            "custom.example.com/v2, Kind=Thing"
+        );
+        assert_eq!(info.storage_version().name, "v1");
+        assert!(info.version("v3").is_none() && !info.is_namespaced());
+    }
+
+    /// The first 8 bytes of the SHA-256 of `custom.example.com/v1/Thing`, in base 64.
+    #[test]
+    fn the_storage_version_hash_is_computed_as_upstream_computes_it() {
+        assert_eq!(info().storage_version_hash(), "T1mvLZF0Yjw=");
+    }
+}

@@ -125,6 +125,39 @@ fn nulls_to_empty(map: &mut Object) {
     }
 }
 
+/// Drops owner references that stand twice. The warning names their uids.
+pub fn dedup_owner_references(object: &mut Object) -> Option<String> {
+    let owners = object
+        .get_mut("metadata")?
+        .get_mut("ownerReferences")?
+        .as_array_mut()?;
+    let mut duplicates = Vec::new();
+    let mut kept: Vec<Value> = Vec::with_capacity(owners.len());
+    for owner in std::mem::take(owners) {
+        if kept.contains(&owner) {
+            duplicates.push(
+                owner
+                    .get("uid")
+                    .and_then(Value::as_str)
+                    .unwrap_or("")
+                    .to_owned(),
+            );
+        } else {
+            kept.push(owner);
+        }
+    }
+    *owners = kept;
+    if duplicates.is_empty() {
+        return None;
+    }
+    Some(format!(
+        ".metadata.ownerReferences contains duplicate entries; API server dedups owner references \
+         in 1.20+, and may reject such requests as early as 1.24; please fix your requests; \
+         duplicate UID(s) observed: {}",
+        duplicates.join(", ")
+    ))
+}
+
 /// Raises `metadata.generation` if anything but metadata and status differs.
 pub fn bump_generation_if_spec_changed(new: &mut Object, old: &Object) {
     if !same_spec(new, old) {
@@ -320,6 +353,21 @@ mod tests {
         assert_eq!(Value::Object(new.clone()), json!({"spec": 1}));
         retain_status(&mut new, &object(json!({"status": 3})));
         assert_eq!(Value::Object(new), json!({"spec": 1, "status": 3}));
+    }
+
+    #[test]
+    fn an_owner_that_stands_twice_is_dropped_with_a_warning() {
+        let owner = |uid: &str| json!({"name": "o", "uid": uid});
+        let mut twice =
+            object(json!({"metadata": {"ownerReferences": [owner("1"), owner("2"), owner("1")]}}));
+        let warning = dedup_owner_references(&mut twice).unwrap();
+        assert!(warning.ends_with("duplicate UID(s) observed: 1"));
+        assert_eq!(
+            object::metadata(&twice).unwrap().get("ownerReferences"),
+            Some(&json!([owner("1"), owner("2")]))
+        );
+        assert_eq!(dedup_owner_references(&mut twice), None);
+        assert_eq!(dedup_owner_references(&mut Object::new()), None);
     }
 
     proptest! {
