@@ -87,12 +87,14 @@ impl Api {
         let run =
             AssertUnwindSafe(self.run(request, &info, (target.as_ref(), &mut user), audit_id));
         let result = run.catch_unwind().await;
-        let result = result.unwrap_or_else(|_| Err(ApiError::internal("a handler panicked")));
-        let internal = result
-            .as_ref()
-            .err()
-            .and_then(|error| error.internal_message().map(ToOwned::to_owned));
-        let response = result.unwrap_or_else(|error| encode::error_response(&head.headers, error));
+        let result = result.unwrap_or_else(|panic| {
+            let text = panic_text(panic.as_ref());
+            Err(ApiError::internal(format!("a handler panicked: {text}")))
+        });
+        let response = result.unwrap_or_else(|error| {
+            log_internal(&error);
+            encode::error_response(&head.headers, error)
+        });
         let elapsed = started.elapsed();
         self.metrics.record(
             &info,
@@ -100,12 +102,7 @@ impl Api {
             response.status.as_u16(),
             elapsed.as_secs_f64(),
         );
-        log_access(
-            &info,
-            user.as_ref(),
-            (&response, elapsed),
-            internal.as_deref(),
-        );
+        log_access(&info, user.as_ref(), &response, elapsed);
         response
     }
 
@@ -252,22 +249,26 @@ fn request_span(request: &Request, audit_id: &str) -> tracing::Span {
     span
 }
 
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&'static str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+/// What only the log is told. The server's own failures need somebody's
+/// attention, the client's mistakes nobody's.
 fn log_internal(error: &ApiError) {
-    if let Some(internal) = error.internal_message() {
-        tracing::warn!(code = error.code(), internal, "request failed: {error}");
+    match error.internal_message() {
+        Some(internal) if error.code() == 500 => {
+            tracing::error!(internal, "request failed: {error}")
+        }
+        Some(internal) => tracing::debug!(internal, "request failed: {error}"),
+        None => {}
     }
 }
 
 /// Writes and failures are told at INFO, the many successful reads at DEBUG.
-fn log_access(
-    info: &RequestInfo,
-    user: Option<&UserInfo>,
-    (response, elapsed): (&Response, Duration),
-    internal: Option<&str>,
-) {
-    if let Some(internal) = internal {
-        tracing::warn!(internal, "request failed");
-    }
+fn log_access(info: &RequestInfo, user: Option<&UserInfo>, response: &Response, elapsed: Duration) {
     let code = response.status.as_u16();
     let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
     let user = user.map(|user| user.name.as_str()).unwrap_or_default();

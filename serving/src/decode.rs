@@ -1,11 +1,6 @@
 //! From a request body to an object of the version that the URL names.
 
-use machinery::{
-    Object,
-    codec::{self, Decoded},
-    error::ApiError,
-    negotiate::Format,
-};
+use machinery::{Object, codec, error::ApiError, negotiate::Format};
 use serde_json::Value;
 
 use crate::view::Version;
@@ -28,44 +23,47 @@ pub fn decode_object(version: Version<'_>, format: Format, body: &[u8]) -> Resul
     let duplicates = decoded
         .duplicates
         .iter()
-        .map(|path| format!("duplicate field {path:?}"))
-        .collect();
-    let mut input = accept_object(version, decoded)?;
-    let unknown = std::mem::replace(&mut input.problems, duplicates);
-    input.problems.splice(0..0, unknown);
-    Ok(input)
-}
-
-fn accept_object(version: Version<'_>, decoded: Decoded) -> Result<Input, ApiError> {
-    let object = match decoded.value {
+        .map(|path| format!("duplicate field {path:?}"));
+    let duplicates: Vec<String> = duplicates.collect();
+    let mut object = match decoded.value {
         Value::Object(object) => object,
         Value::Null => Object::new(),
         other => return Err(wrong_shape(version, &other)),
     };
-    check_object(version, object)
-}
-
-/// Checks kind and types of an object and prunes it.
-///
-/// # Errors
-///
-/// 400 when it is of another kind, or a value has the wrong type.
-pub fn check_object(version: Version<'_>, mut object: Object) -> Result<Input, ApiError> {
     check_kind(version, &mut object)?;
-    version
-        .info
-        .schema
-        .check_types(&object, &version.resource.group_version_kind(version.info))?;
-    let unknown = version.info.schema.prune(&mut object);
-    let problems = unknown
-        .iter()
-        .map(|path| format!("unknown field {path:?}"))
-        .collect();
+    check_types(version, &object)?;
+    let mut problems = prune(version, &mut object);
+    problems.extend(duplicates);
     Ok(Input { object, problems })
 }
 
+/// Refuses values of the wrong type.
+///
+/// # Errors
+///
+/// 400 naming the field.
+pub fn check_types(version: Version<'_>, object: &Object) -> Result<(), ApiError> {
+    version
+        .info
+        .schema
+        .check_types(object, &version.resource.group_version_kind(version.info))
+}
+
+/// Drops the fields that the version does not know, and tells of each.
+pub fn prune(version: Version<'_>, object: &mut Object) -> Vec<String> {
+    let unknown = version.info.schema.prune(object);
+    unknown
+        .iter()
+        .map(|path| format!("unknown field {path:?}"))
+        .collect()
+}
+
 /// An absent kind or version is the one of the URL; another is refused.
-fn check_kind(version: Version<'_>, object: &mut Object) -> Result<(), ApiError> {
+///
+/// # Errors
+///
+/// 400 naming both.
+pub fn check_kind(version: Version<'_>, object: &mut Object) -> Result<(), ApiError> {
     let text = |member: &str| {
         object
             .get(member)

@@ -148,12 +148,12 @@ impl Documents {
     }
 
     fn openapi_v2(&self, headers: &HeaderMap) -> Response {
-        openapi_document(&self.openapi.v2, openapi::V2_PROTOBUF, headers)
+        openapi_document(&self.openapi.v2, headers)
     }
 
     /// The aggregator and clients keep a document by its hash for ever.
     fn openapi_v3(&self, document: &Document, query: &Query, headers: &HeaderMap) -> Response {
-        let mut response = openapi_document(document, openapi::V3_PROTOBUF, headers);
+        let mut response = openapi_document(document, headers);
         if query.get("hash") == Some(document.hash.as_str()) {
             response.set(header::CACHE_CONTROL, "public, immutable, max-age=31536000");
         }
@@ -224,26 +224,22 @@ fn plain(value: &Value) -> Response {
     )
 }
 
-/// JSON, or protobuf when the client names it before JSON.
-fn openapi_document(document: &Document, protobuf: &'static str, headers: &HeaderMap) -> Response {
+/// JSON, or protobuf where it is published and the client names it first.
+fn openapi_document(document: &Document, headers: &HeaderMap) -> Response {
+    const PROTOBUF: &str = "com.github.proto-openapi.spec.v2";
     let accept = exchange::joined(headers, &header::ACCEPT).unwrap_or_default();
-    let subtype = protobuf
-        .trim_start_matches("application/")
-        .split('@')
-        .next()
-        .unwrap_or_default();
-    let wants_protobuf = accept
+    let mut media = accept
         .split(',')
-        .map(|entry| entry.split(';').next().unwrap_or_default().trim())
-        .find(|media| {
-            matches!(*media, "application/json" | "*/*" | "application/*")
-                || media.contains(subtype)
-        })
-        .is_some_and(|media| media.contains(subtype));
-    let (content_type, body) = if wants_protobuf {
-        (protobuf, document.protobuf.clone())
-    } else {
-        ("application/json", document.json.clone())
+        .map(|entry| entry.split(';').next().unwrap_or_default().trim());
+    let is_known = |media: &&str| {
+        matches!(*media, "application/json" | "*/*" | "application/*") || media.contains(PROTOBUF)
+    };
+    let wants_protobuf = media
+        .find(is_known)
+        .is_some_and(|media| media.contains(PROTOBUF));
+    let (content_type, body) = match &document.protobuf {
+        Some(protobuf) if wants_protobuf => (openapi::V2_PROTOBUF, protobuf.clone()),
+        _ => ("application/json", document.json.clone()),
     };
     let mut response = conditional(headers, &document.hash, content_type, body);
     response.set(header::VARY, "Accept");

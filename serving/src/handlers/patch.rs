@@ -2,13 +2,10 @@
 
 use machinery::{
     Object,
-    codec::json,
     error::ApiError,
-    field::FieldError,
-    names::GroupKind,
     negotiate::{self, Endpoint, PatchKind},
     options::WriteOptions,
-    patch,
+    patch::{self, JsonPatch, MergePatch},
 };
 use serde_json::Value;
 
@@ -36,70 +33,60 @@ pub(super) async fn handle(
     let key = target.key(&context.info.namespace, &context.info.name);
     let outcome = write::modify(context, target, &key, |current| {
         let shown = version.shape(current.hub.clone());
-        let patched = patch.apply(shown)?;
-        let mut input = decode::check_object(version, patched)?;
-        input.problems.extend(patch.duplicates.iter().cloned());
-        context.judge(options.field_validation, &input.problems, |problems| {
-            patch.strict_error(problems)
+        let mut patched = patch.apply(shown)?;
+        decode::check_kind(version, &mut patched)?;
+        decode::check_types(version, &patched).map_err(|error| {
+            patch::undecodable(&Value::Object(patched.clone()), &error.to_string())
         })?;
-        context.check_identity(&input.object)?;
-        version.info.schema.apply_defaults(&mut input.object);
-        update::next(target, half, current, input.object)
+        let mut problems = decode::prune(version, &mut patched);
+        problems.extend(patch.problems());
+        context.judge(options.field_validation, &problems, |problems| {
+            patch::undecodable(
+                &Value::Object(patched.clone()),
+                &decode::strict_text(problems),
+            )
+        })?;
+        context.check_identity(&patched)?;
+        version.info.schema.apply_defaults(&mut patched);
+        update::next(target, half, current, patched)
     })
     .await?;
     Ok(output.object(200, outcome.view(), version))
 }
 
 /// A patch that has been read once and may be applied several times.
-pub(super) struct Patch {
-    text: String,
-    merge: Option<Value>,
-    duplicates: Vec<String>,
+pub(super) enum Patch {
+    Json(JsonPatch),
+    Merge(MergePatch),
 }
 
 impl Patch {
     /// Reads a patch document.
     pub(super) fn read(kind: PatchKind, body: &[u8]) -> Result<Self, ApiError> {
-        let text = String::from_utf8_lossy(body).into_owned();
-        if kind == PatchKind::Json {
-            return Ok(Self {
-                text,
-                merge: None,
-                duplicates: Vec::new(),
-            });
-        }
-        let decoded = json::decode(body)?;
-        if !decoded.value.is_object() {
-            return Err(ApiError::bad_request("a merge patch must be a JSON object"));
-        }
-        let duplicates = decoded
-            .duplicates
-            .iter()
-            .map(|path| format!("duplicate field {path:?}"))
-            .collect();
-        Ok(Self {
-            text,
-            merge: Some(decoded.value),
-            duplicates,
+        Ok(match kind {
+            PatchKind::Json => Self::Json(JsonPatch::parse(body)?),
+            PatchKind::Merge => Self::Merge(MergePatch::parse(body)?),
         })
     }
 
     /// The object after the patch.
     pub(super) fn apply(&self, object: Object) -> Result<Object, ApiError> {
         let mut value = Value::Object(object);
-        match &self.merge {
-            Some(merge) => patch::merge_patch(&mut value, merge.clone()),
-            None => patch::json_patch(&mut value, self.text.as_bytes())?,
+        match self {
+            Self::Json(patch) => patch.apply(&mut value)?,
+            Self::Merge(patch) => patch.apply(&mut value),
         }
         match value {
             Value::Object(object) => Ok(object),
-            _ => Err(ApiError::unprocessable("the patch leaves no object")),
+            other => Err(patch::undecodable(&other, "the patch leaves no object")),
         }
     }
 
-    /// Strict field validation speaks of the patch as one invalid value.
-    fn strict_error(&self, problems: &[String]) -> ApiError {
-        let error = FieldError::invalid("patch", self.text.as_str(), decode::strict_text(problems));
-        ApiError::invalid(&GroupKind::new("", ""), "", &[error])
+    /// What a strict reader minds in the patch itself.
+    fn problems(&self) -> Vec<String> {
+        match self {
+            Self::Json(patch) => patch.strict_problems().to_vec(),
+            Self::Merge(patch) => patch.strict_problems(),
+        }
     }
 }
