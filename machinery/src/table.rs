@@ -19,10 +19,7 @@ use crate::{
 /// The annotation of the bookmark that ends the initial events of a streaming list.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
-const NAME_DESCRIPTION: &str = "Name must be unique within a namespace. Is required when creating \
-    resources, although some resources may allow a client to request the generation of an \
-    appropriate name automatically. Name is primarily intended for creation idempotence and \
-    configuration definition. Cannot be updated.";
+const NAME_DESCRIPTION: &str = "Name of the object, unique within its namespace and resource.";
 const AGE_DESCRIPTION: &str = "How long ago the object was created, as the server tells it.";
 
 /// What a row carries of its object.
