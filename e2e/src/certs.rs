@@ -81,8 +81,8 @@ impl Pki {
         let accounts = pki.service_accounts();
         if !accounts.cert.exists() {
             let key = KeyPair::generate()?;
-            write_private(&accounts.key, &key.serialize_pem())?;
-            write_private(&accounts.cert, &key.public_key_pem())?;
+            write_private(&accounts.key, key.serialize_pem().as_bytes())?;
+            write_private(&accounts.cert, key.public_key_pem().as_bytes())?;
         }
         Ok(pki)
     }
@@ -134,7 +134,7 @@ impl Pki {
             "contexts": [{"name": "local", "context": {"cluster": "local", "user": file}}],
             "current-context": "local",
         });
-        write_private(&path, &serde_json::to_string_pretty(&config)?)?;
+        write_private(&path, &serde_json::to_vec_pretty(&config)?)?;
         Ok(path)
     }
 
@@ -156,12 +156,13 @@ impl Pki {
     /// The certificate comes last: its presence means that the pair is whole.
     fn write(&self, file: &str, cert: &str, key: &KeyPair) -> Result<()> {
         let pair = self.pair(file);
-        write_private(&pair.key, &key.serialize_pem())?;
-        write_private(&pair.cert, cert)
+        write_private(&pair.key, key.serialize_pem().as_bytes())?;
+        write_private(&pair.cert, cert.as_bytes())
     }
 }
 
-fn write_private(path: &Path, text: &str) -> Result<()> {
+/// Replaces a file that only its owner may read.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     let draft = path.with_extension("new");
     let mut file = OpenOptions::new()
         .create(true)
@@ -170,7 +171,7 @@ fn write_private(path: &Path, text: &str) -> Result<()> {
         .mode(0o600)
         .open(&draft)
         .with_context(|| format!("write {}", draft.display()))?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(bytes)?;
     fs::rename(&draft, path)?;
     Ok(())
 }

@@ -1,24 +1,29 @@
-//! One run: starting it, finding it again, changing it under a test, ending it.
+//! One run: finding it again, reaching its parts, changing it under a test.
 
-use std::collections::{BTreeMap, HashSet};
+mod lifecycle;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use base64::Engine as _;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::control_plane::ControlPlane;
 use crate::http::Tls;
 use crate::kubectl::Kubectl;
-use crate::platform::{self, Platform};
+use crate::platform;
 use crate::postgres::{self, Postgres};
 use crate::process::{self, Record, Spec, Supervisor};
-use crate::state::{self, Owner, State, StateDir};
-use crate::{binaries, logs, paths, servers};
+use crate::state::{self, State};
+use crate::{certs, logs, paths};
+
+pub use lifecycle::{Options, clean_dead};
 
 /// How long a process may take to stop before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(25);
@@ -38,27 +43,6 @@ pub enum Mode {
     Standalone,
     /// The platform in a cluster that exists.
     External,
-}
-
-/// What to start.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Name of the run: letters, digits, hyphens.
-    pub name: String,
-    /// What it consists of.
-    pub mode: Mode,
-    /// The process whose end ends the run; none for a run that stays.
-    pub owner: Option<u32>,
-    /// Directory of servers that are built already; built when absent.
-    pub servers: Option<PathBuf>,
-    /// Whether to build servers with optimizations.
-    pub release: bool,
-    /// Whether a crash of the machine may lose data: faster, for tests.
-    pub volatile: bool,
-    /// kubeconfig of the cluster that exists ([`Mode::External`]).
-    pub kubeconfig: Option<PathBuf>,
-    /// The program that has the subcommands `balancer` and `keep`.
-    pub tool: PathBuf,
 }
 
 /// A run that was started.
@@ -88,38 +72,6 @@ pub struct ProcessStatus {
 }
 
 impl Cluster {
-    /// Starts a run, or what of it does not run (any more).
-    pub fn up(options: &Options) -> Result<Self> {
-        clean_dead()?;
-        let lock = StateDir::lock(&options.name)?;
-        let dir = lock.path().to_path_buf();
-        if let Some(known) = state::load(&dir)?
-            && known.mode != options.mode
-        {
-            bail!(
-                "{} runs in another mode: end it first (cargo xtask down)",
-                options.name
-            );
-        }
-        let state = prepare(&dir, options)?;
-        state::save(&dir, &state)?;
-        let cluster = Self {
-            dir,
-            state: Mutex::new(state),
-        };
-        if options.owner.is_some() {
-            cluster.ensure(keeper(options))?;
-        }
-        match options.mode {
-            Mode::Local => cluster.start_local(true)?,
-            Mode::ControlPlane => cluster.start_local(false)?,
-            Mode::Standalone => cluster.start_standalone()?,
-            Mode::External => install(options.kubeconfig.as_deref(), "install.sh")?,
-        }
-        drop(lock);
-        Ok(cluster)
-    }
-
     /// The platform in a cluster that this tool did not start.
     #[must_use]
     pub fn external(kubeconfig: &Path) -> Self {
@@ -159,14 +111,6 @@ impl Cluster {
             return Ok(None);
         }
         Self::open(&dir).map(Some)
-    }
-
-    /// Ends a run and removes everything of it; returns whether there was one.
-    pub fn down(name: &str) -> Result<bool> {
-        let lock = StateDir::lock(name)?;
-        let existed = lock.path().exists();
-        end(lock)?;
-        Ok(existed)
     }
 
     /// Where the run keeps its files.
@@ -221,6 +165,29 @@ impl Cluster {
     /// kube-apiserver; the platform's servers have another CA ([`Spec::tls`]).
     pub fn admin_tls(&self) -> Result<Tls> {
         ControlPlane::new(&self.dir, &mut self.state())?.admin_tls()
+    }
+
+    /// Client certificate files for the server of a standalone run, taken out of
+    /// its kubeconfig.
+    pub fn standalone_tls(&self) -> Result<Tls> {
+        let path = self.kubeconfig();
+        let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        let config: Value = serde_json::from_slice(&text)?;
+        let file = |pointer: &str, name: &str| -> Result<PathBuf> {
+            let data = config.pointer(pointer).and_then(Value::as_str);
+            let data = data.with_context(|| format!("{} has no {pointer}", path.display()))?;
+            let file = self.dir.join(name);
+            certs::write_private(
+                &file,
+                &base64::engine::general_purpose::STANDARD.decode(data)?,
+            )?;
+            Ok(file)
+        };
+        Ok(Tls {
+            ca: file("/clusters/0/cluster/certificate-authority-data", "ca.crt")?,
+            cert: Some(file("/users/0/user/client-certificate-data", "client.crt")?),
+            key: Some(file("/users/0/user/client-key-data", "client.key")?),
+        })
     }
 
     /// The process of that name as it was started last.
@@ -341,67 +308,6 @@ impl Cluster {
         postgres::private_dir(&self.dir, "standalone")
     }
 
-    fn start_local(&self, with_platform: bool) -> Result<()> {
-        let mut timer = Timer::new();
-        let control_plane = ControlPlane::new(&self.dir, &mut self.state())?;
-        let postgres = with_platform.then(|| self.start_postgres()).transpose()?;
-        if postgres.is_some() {
-            timer.lap("Postgres");
-        }
-        self.explain(control_plane.start(self))?;
-        timer.lap("control plane");
-        if let Some(postgres) = &postgres {
-            postgres.create_database()?;
-            let platform = Platform::new(&mut self.state(), &control_plane, postgres)?;
-            self.explain(platform.start(self))?;
-            timer.lap("platform");
-        }
-        self.explain(control_plane.wait_settled())?;
-        timer.lap("nodes and metrics");
-        state::save(&self.dir, &self.state())
-    }
-
-    fn start_postgres(&self) -> Result<Postgres> {
-        let postgres = self.postgres()?;
-        {
-            let mut state = self.state();
-            state.directories = vec![postgres.dir().to_path_buf()];
-            state::save(&self.dir, &state)?;
-        }
-        postgres.init(self.state().volatile)?;
-        self.ensure(postgres.spec())?;
-        self.explain(postgres.wait_ready(STOP_LIMIT))?;
-        Ok(postgres)
-    }
-
-    fn start_standalone(&self) -> Result<()> {
-        let (port, servers) = {
-            let mut state = self.state();
-            (
-                state.port(STANDALONE)?,
-                state.servers.clone().context("the run has no servers")?,
-            )
-        };
-        let address = format!("127.0.0.1:{port}");
-        self.ensure(Spec {
-            name: STANDALONE.to_owned(),
-            program: servers.join(servers::APISERVER),
-            args: vec![
-                "standalone".to_owned(),
-                crate::control_plane::flag("data-dir", &self.standalone_dir()),
-                format!("--secure-port={port}"),
-            ],
-            kubeconfig: Some(self.standalone_dir().join("kubeconfig")),
-            address: Some(address),
-            ..Spec::default()
-        })?;
-        let kubectl = self.kubectl();
-        let ready = kubectl.until(STOP_LIMIT, &["get", "--raw", "/readyz"], |text| {
-            text == "ok"
-        });
-        self.explain(ready.map(|_| ()))
-    }
-
     /// Adds the end of the log of every process that died to an error.
     fn explain(&self, result: Result<()>) -> Result<()> {
         let dead: Vec<String> = self
@@ -439,145 +345,5 @@ impl Supervisor for Cluster {
 
     fn is_alive(&self, name: &str) -> bool {
         self.state().is_alive(name)
-    }
-}
-
-fn prepare(dir: &Path, options: &Options) -> Result<State> {
-    let known = state::load(dir)?;
-    let needs_control_plane = matches!(options.mode, Mode::Local | Mode::ControlPlane);
-    let needs_servers = matches!(options.mode, Mode::Local | Mode::Standalone);
-    let servers = match &options.servers {
-        Some(dir) => Some(dir.clone()),
-        None if needs_servers => Some(servers::build(options.release)?),
-        None => None,
-    };
-    let control_plane = needs_control_plane.then(binaries::ensure).transpose()?;
-    Ok(State {
-        name: options.name.clone(),
-        mode: options.mode,
-        owner: options.owner.map(Owner::of).transpose()?,
-        control_plane,
-        servers,
-        tool: options.tool.clone(),
-        external_kubeconfig: options.kubeconfig.clone(),
-        volatile: options.volatile,
-        ports: known
-            .as_ref()
-            .map(|known| known.ports.clone())
-            .unwrap_or_default(),
-        directories: known
-            .as_ref()
-            .map(|known| known.directories.clone())
-            .unwrap_or_default(),
-        processes: known.map(|known| known.processes).unwrap_or_default(),
-    })
-}
-
-/// Ends the run when its owner is killed.
-fn keeper(options: &Options) -> Spec {
-    Spec {
-        name: "keeper".to_owned(),
-        program: options.tool.clone(),
-        args: vec!["keep".to_owned(), format!("--name={}", options.name)],
-        ..Spec::default()
-    }
-}
-
-/// Ends every run whose owner is gone: what a killed test left behind.
-pub fn clean_dead() -> Result<()> {
-    for name in state::names()? {
-        let dir = paths::states()?.join(&name);
-        if is_dead(&dir) {
-            let lock = StateDir::lock(&name)?;
-            // It may have become another run's while this waited.
-            if lock.path().exists() && is_dead(&dir) {
-                eprintln!("cleaning up after {name}, which was killed");
-                end(lock)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A directory without a readable state is what a crash leaves of a start or an end.
-fn is_dead(dir: &Path) -> bool {
-    match state::load(dir) {
-        Ok(Some(state)) => state.owner.is_some_and(|owner| !owner.is_alive()),
-        Ok(None) | Err(_) => true,
-    }
-}
-
-/// In the reverse order of the start: nothing loses what it depends on before it
-/// has stopped itself.
-fn end(lock: StateDir) -> Result<()> {
-    let dir = lock.path().to_path_buf();
-    let state = state::load(&dir).ok().flatten();
-    if let Some(state) = &state {
-        if state.mode == Mode::External {
-            install(state.external_kubeconfig.as_deref(), "uninstall.sh")?;
-        }
-        stop_all(&state.processes)?;
-    }
-    process::sweep(&dir)?;
-    for directory in state.iter().flat_map(|state| &state.directories) {
-        state::remove_all(directory)?;
-    }
-    lock.remove()
-}
-
-/// The platform stops gracefully and in order; the control plane keeps nothing
-/// that outlives it, so it is killed.
-fn stop_all(processes: &[Record]) -> Result<()> {
-    let graceful = |record: &&Record| {
-        record.spec.name.starts_with("widget-") || record.spec.name == postgres::NAME
-    };
-    let mut stopped = HashSet::new();
-    for record in processes.iter().rev().filter(graceful) {
-        // A frozen process cannot take its leave.
-        record.signal("CONT")?;
-        record.stop(STOP_LIMIT)?;
-        stopped.insert(record.pid);
-    }
-    // The keeper may be the one that does this.
-    stopped.insert(std::process::id());
-    for record in processes
-        .iter()
-        .rev()
-        .filter(|record| !stopped.contains(&record.pid))
-    {
-        record.kill()?;
-    }
-    Ok(())
-}
-
-fn install(kubeconfig: Option<&Path>, script: &str) -> Result<()> {
-    let kubeconfig = kubeconfig.context("no kubeconfig was given")?;
-    let path = paths::workspace().join("deploy").join(script);
-    let status = Command::new(&path)
-        .arg("kind")
-        .env("KUBECONFIG", fs::canonicalize(kubeconfig)?)
-        .status()
-        .with_context(|| format!("run {}", path.display()))?;
-    if !status.success() {
-        bail!("{} failed", path.display());
-    }
-    Ok(())
-}
-
-/// Says how long each part of a start took.
-struct Timer {
-    start: Instant,
-}
-
-impl Timer {
-    fn new() -> Self {
-        Self {
-            start: Instant::now(),
-        }
-    }
-
-    fn lap(&mut self, what: &str) {
-        eprintln!("  {what}: {:.1} s", self.start.elapsed().as_secs_f64());
-        self.start = Instant::now();
     }
 }

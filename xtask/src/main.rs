@@ -1,6 +1,7 @@
-//! Developer commands: `cargo xtask up`, `down`, `env`, `status`, `test`,
+//! Developer commands: `cargo xtask up`, `down`, `env`, `status`, `test`, `bench`,
 //! `build-control-plane`.
 
+mod bench;
 mod test;
 
 use std::net::{SocketAddr, TcpListener};
@@ -34,6 +35,8 @@ enum Command {
     Status(Status),
     /// Check formatting and lints, run all tests
     Test(test::Test),
+    /// Measure speed, latency and server CPU per operation
+    Bench(bench::Bench),
     /// Build etcd, Kubernetes, KWOK and metrics-server into the cache
     BuildControlPlane,
     /// Serve as the balancer in front of the API servers
@@ -101,6 +104,7 @@ fn main() -> ExitCode {
         Command::Env(args) => env(&args.name),
         Command::Status(args) => status(&args),
         Command::Test(args) => return test::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::BuildControlPlane => binaries::ensure().map(|dir| println!("{}", dir.display())),
         Command::Balancer(args) => balancer(&args),
         Command::Keep(args) => keep(&args.name),

@@ -86,7 +86,10 @@ fn find(member: &str, allowed: &[&str], hit: impl Fn(&str) -> bool) -> Vec<Strin
 }
 
 /// Direct dependencies of each member, by folder; those of tests left out.
-#[expect(clippy::indexing_slicing, reason = "a missing member of JSON reads as null here")]
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a missing member of JSON reads as null here"
+)]
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--format-version=1", "--offline"])
