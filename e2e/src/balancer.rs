@@ -177,11 +177,162 @@ fn copy(mut from: &TcpStream, mut to: &TcpStream) {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
+    use std::sync::atomic::AtomicBool;
+
+    use rustls::{ServerConfig, ServerConnection, StreamOwned};
+    use rustls_pki_types::pem::PemObject;
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
     use super::*;
+    use crate::certs::{Authority, Leaf, Pki};
+    use crate::process::wait_until;
+
+    const LIMIT: Duration = Duration::from_secs(10);
 
     fn address(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    /// A server that answers every request with its name, and `/readyz` as it is told.
+    struct Fake {
+        address: SocketAddr,
+        ready: Arc<AtomicBool>,
+        hangs: Arc<AtomicBool>,
+    }
+
+    impl Fake {
+        fn start(name: &'static str, config: &Arc<ServerConfig>) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let fake = Self {
+                address: listener.local_addr().unwrap(),
+                ready: Arc::new(AtomicBool::new(true)),
+                hangs: Arc::new(AtomicBool::new(false)),
+            };
+            let (ready, hangs) = (Arc::clone(&fake.ready), Arc::clone(&fake.hangs));
+            let config = Arc::clone(config);
+            thread::spawn(move || {
+                for tcp in listener.incoming() {
+                    let (ready, hangs) = (Arc::clone(&ready), Arc::clone(&hangs));
+                    let config = Arc::clone(&config);
+                    thread::spawn(move || answer(name, tcp.unwrap(), config, (&ready, &hangs)));
+                }
+            });
+            fake
+        }
+    }
+
+    fn answer(
+        name: &str,
+        tcp: TcpStream,
+        config: Arc<ServerConfig>,
+        (ready, hangs): (&AtomicBool, &AtomicBool),
+    ) {
+        let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), tcp);
+        let mut request = [0; 512];
+        let read = stream.read(&mut request).unwrap_or(0);
+        while hangs.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(20));
+        }
+        let is_check = request[..read].starts_with(b"GET /readyz");
+        let code = if is_check && !ready.load(Ordering::Relaxed) {
+            500
+        } else {
+            200
+        };
+        let _ = write!(stream, "HTTP/1.0 {code} \r\n\r\n{name}");
+        stream.conn.send_close_notify();
+        let _ = stream.flush();
+    }
+
+    /// Two fakes behind a balancer, and a client of it.
+    struct Setup {
+        fakes: [Fake; 2],
+        front: SocketAddr,
+        config: Arc<ClientConfig>,
+    }
+
+    impl Setup {
+        fn new(test: &str) -> Self {
+            let dir = std::env::temp_dir().join(format!("widget-{test}-{}", std::process::id()));
+            let pki = Pki::open(&dir).unwrap();
+            let leaf = Leaf {
+                file: "fake",
+                common_name: "fake",
+                hosts: &["localhost"],
+                ..Leaf::default()
+            };
+            let pair = pki.issue(Authority::Widget, &leaf).unwrap();
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let server = ServerConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(
+                    vec![CertificateDer::from_pem_file(&pair.cert).unwrap()],
+                    PrivateKeyDer::from_pem_file(&pair.key).unwrap(),
+                )
+                .unwrap();
+            let server = Arc::new(server);
+            let fakes = [Fake::start("a", &server), Fake::start("b", &server)];
+            let ca = pki.authority(Authority::Widget);
+            let config = Tls::anonymous(&ca).config().unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let front = listener.local_addr().unwrap();
+            let replicas = fakes.each_ref().map(|fake| fake.address);
+            thread::spawn(move || run(&listener, &replicas, &ca));
+            let setup = Self {
+                fakes,
+                front,
+                config,
+            };
+            assert!(
+                wait_until(LIMIT, || setup.serves_both()),
+                "both are ready in the end"
+            );
+            std::fs::remove_dir_all(dir).unwrap();
+            setup
+        }
+
+        /// Who answers a new connection.
+        fn ask(&self) -> Option<String> {
+            let answer = http::get(self.front, &self.config, "/", Duration::from_secs(5)).ok()?;
+            Some(answer.body)
+        }
+
+        fn serves_both(&self) -> bool {
+            let mut names = [self.ask(), self.ask()];
+            names.sort();
+            names == [Some("a".into()), Some("b".into())]
+        }
+
+        fn serves_only(&self, name: &str) -> bool {
+            (0..4).all(|_| self.ask().as_deref() == Some(name))
+        }
+    }
+
+    #[test]
+    fn a_replica_that_is_not_ready_gets_no_new_connections_until_it_is() {
+        let setup = Setup::new("not-ready");
+        setup.fakes[0].ready.store(false, Ordering::Relaxed);
+        assert!(wait_until(LIMIT, || setup.serves_only("b")));
+        setup.fakes[0].ready.store(true, Ordering::Relaxed);
+        assert!(wait_until(LIMIT, || setup.serves_both()));
+    }
+
+    #[test]
+    fn connections_to_a_replica_that_hangs_are_cut() {
+        let setup = Setup::new("hangs");
+        setup.fakes[1].hangs.store(true, Ordering::Relaxed);
+        let start = std::time::Instant::now();
+        // The two take turns, so one of these reaches the one that hangs.
+        let answers = [setup.ask(), setup.ask()];
+        assert!(answers.contains(&None), "{answers:?}");
+        assert!(
+            start.elapsed() < Duration::from_secs(5),
+            "cut, and not timed out"
+        );
+        assert!(wait_until(LIMIT, || setup.serves_only("a")));
+        setup.fakes[1].hangs.store(false, Ordering::Relaxed);
     }
 
     #[test]

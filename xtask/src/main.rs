@@ -70,6 +70,9 @@ struct Up {
     /// Build the servers with optimizations
     #[arg(long)]
     release: bool,
+    /// Use the servers in this directory instead of building them
+    #[arg(long, hide = true)]
+    servers: Option<PathBuf>,
     /// End the run when the process with this pid ends; data need not survive a crash
     #[arg(long, hide = true)]
     owner: Option<u32>,
@@ -129,7 +132,7 @@ fn up(args: &Up) -> Result<()> {
         name: args.run.name.clone(),
         mode,
         owner: args.owner,
-        servers: None,
+        servers: args.servers.clone(),
         release: args.release,
         volatile: args.owner.is_some(),
         kubeconfig: args.kubeconfig.clone(),

@@ -214,7 +214,11 @@ fn end(lock: StateDir) -> Result<()> {
     let state = state::load(&dir).ok().flatten();
     if let Some(state) = &state {
         if state.mode == Mode::External {
-            install(state.external_kubeconfig.as_deref(), "uninstall.sh")?;
+            let uninstalled = install(state.external_kubeconfig.as_deref(), "uninstall.sh");
+            if let Err(error) = uninstalled {
+                // Its cluster may be gone for good: that must not keep the record for ever.
+                eprintln!("the platform may still be installed: {error:#}");
+            }
         }
         stop_all(&state.processes)?;
     }
