@@ -1,117 +1,217 @@
-//! All objects of one kind, in memory and kept current.
+//! All objects of one kind, in memory and kept current: what the crates above work with.
 
-use std::marker::PhantomData;
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{OnceCell, mpsc, oneshot};
+
+use crate::MAX_BODY;
+use crate::cache::Cache;
 use crate::error::{ReadError, WatchError, WriteError};
-use crate::types::{Event, Key, Project, Revision, Stored, Write};
+use crate::history::{History, HistoryError};
+use crate::shared::{RETRY, Shared};
+use crate::snapshot::Snapshot;
+use crate::types::{Project, Revision, Write};
+use crate::watcher::{Scope, Watcher};
+use crate::writer::Queued;
+
+/// How long a consistent or an exact read waits for this process to catch up.
+const CATCH_UP: Duration = Duration::from_secs(3);
+/// Past states kept for the next page of a list.
+const KEPT_STATES: usize = 16;
+/// Undoing more events than this is moved off the caller's thread.
+const UNDO_INLINE: usize = 2000;
+
+/// A revision in one life of the database.
+type Moment = (u64, Revision);
+type PastState<V> = Arc<OnceCell<Snapshot<V>>>;
 
 /// All objects of one registered (group, plural).
-pub struct Collection<P: Project>(P);
+pub struct Collection<P: Project> {
+    shared: Arc<Shared>,
+    cache: Arc<Cache<P>>,
+    history: Arc<History<P>>,
+    resource: i32,
+    past: Mutex<VecDeque<(Moment, PastState<P::View>)>>,
+}
 
 impl<P: Project> Collection<P> {
+    pub(crate) fn new(shared: Arc<Shared>, cache: Arc<Cache<P>>, resource: i32) -> Self {
+        let history = History::new(Arc::clone(&shared), Arc::clone(&cache), resource);
+        Self {
+            shared,
+            cache,
+            history: Arc::new(history),
+            resource,
+            past: Mutex::default(),
+        }
+    }
+
     /// Writes and waits until the write is durable and in this process' cache.
     ///
-    /// Once queued the write goes on even if this future is dropped.
-    pub async fn write(&self, _write: Write) -> Result<Revision, WriteError> {
-        unimplemented!()
+    /// Once queued, which is before the first wait, the write goes on even if this future is
+    /// dropped.
+    pub async fn write(&self, write: Write) -> Result<Revision, WriteError> {
+        let size = write.operation.body().len();
+        if size > MAX_BODY {
+            return Err(WriteError::TooLarge {
+                size,
+                limit: MAX_BODY,
+            });
+        }
+        if !self.shared.writable.load(Ordering::Acquire) {
+            return Err(WriteError::Unavailable { retry: RETRY });
+        }
+        let (reply, answer) = oneshot::channel();
+        let queued = Queued {
+            resource: self.resource,
+            write,
+            reply,
+        };
+        self.shared
+            .queue
+            .try_send(queued)
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => WriteError::Overloaded { retry: RETRY },
+                mpsc::error::TrySendError::Closed(_) => WriteError::Unavailable { retry: RETRY },
+            })?;
+        // The leader answers every write; only its end without an answer closes the channel.
+        let outcome = answer.await.unwrap_or(Err(WriteError::OutcomeUnknown));
+        let seen = match &outcome {
+            Ok(revision) => Some(*revision),
+            Err(WriteError::AlreadyExists { current } | WriteError::Conflict { current }) => {
+                Some(*current)
+            }
+            Err(_) => None,
+        };
+        if let Some(revision) = seen {
+            self.shared.reach(revision, CATCH_UP).await;
+        }
+        outcome
     }
 
     /// What the cache holds now; needs no database.
     pub fn snapshot(&self) -> Snapshot<P::View> {
-        unimplemented!()
+        self.cache.current()
     }
 
     /// A snapshot that has every write acknowledged, by any process, before the call.
     pub async fn consistent(&self) -> Result<Snapshot<P::View>, ReadError> {
-        unimplemented!()
+        let (reply, answer) = oneshot::channel();
+        let unavailable = ReadError::Unavailable { retry: RETRY };
+        if self.shared.probes.send(reply).await.is_err() {
+            return Err(unavailable);
+        }
+        let Ok(Some(newest)) = answer.await else {
+            return Err(unavailable);
+        };
+        if self.shared.applied() < newest {
+            self.shared.look.notify_one();
+        }
+        if self.shared.reach(newest, CATCH_UP).await {
+            Ok(self.snapshot())
+        } else {
+            Err(unavailable)
+        }
     }
 
     /// A snapshot at `revision` or later, waiting for it at most `wait`.
     pub async fn at_least(
         &self,
-        _revision: Revision,
-        _wait: Duration,
+        revision: Revision,
+        wait: Duration,
     ) -> Result<Snapshot<P::View>, ReadError> {
-        unimplemented!()
+        if self.shared.reach(revision, wait).await {
+            Ok(self.snapshot())
+        } else {
+            Err(ReadError::TooLarge {
+                current: self.shared.applied(),
+            })
+        }
     }
 
     /// The collection exactly as it was at `revision`.
-    pub async fn at(&self, _revision: Revision) -> Result<Snapshot<P::View>, ReadError> {
-        unimplemented!()
+    pub async fn at(&self, revision: Revision) -> Result<Snapshot<P::View>, ReadError> {
+        let current = self.at_least(revision, CATCH_UP).await?;
+        if current.revision() == revision {
+            return Ok(current);
+        }
+        let oldest = self.shared.compacted();
+        if revision < oldest {
+            return Err(ReadError::Compacted { oldest });
+        }
+        let state = self.past_state(revision);
+        state
+            .get_or_try_init(|| self.rewind(current, revision))
+            .await
+            .cloned()
     }
 
     /// Watches everything after `after`; a revision in the future is waited for in silence.
-    pub fn watch(&self, _after: Revision) -> Result<Watcher<P>, WatchError> {
-        unimplemented!()
+    pub fn watch(&self, after: Revision) -> Result<Watcher<P>, WatchError> {
+        self.watch_scope(after, Scope::All)
     }
 
     /// As [`Collection::watch`], but only events in `scope` wake the watcher and are returned.
-    pub fn watch_scope(&self, _after: Revision, _scope: Scope) -> Result<Watcher<P>, WatchError> {
-        unimplemented!()
-    }
-}
-
-/// Which keys a watcher looks at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// The whole collection.
-    All,
-    /// One namespace.
-    Namespace(Arc<str>),
-    /// One object.
-    Object(Key),
-}
-
-/// A collection at one revision; cheap to clone, never changes.
-pub struct Snapshot<V>(PhantomData<V>);
-
-impl<V> Snapshot<V> {
-    /// Which state this is.
-    pub fn revision(&self) -> Revision {
-        unimplemented!()
+    pub fn watch_scope(&self, after: Revision, scope: Scope) -> Result<Watcher<P>, WatchError> {
+        let oldest = self.shared.compacted();
+        if after < oldest {
+            return Err(WatchError::Gone { oldest });
+        }
+        let (shared, cache) = (Arc::clone(&self.shared), Arc::clone(&self.cache));
+        Ok(Watcher::new(
+            shared,
+            cache,
+            Arc::clone(&self.history),
+            scope,
+            after,
+        ))
     }
 
-    /// One object.
-    pub fn get(&self, _key: &Key) -> Option<&Arc<Stored<V>>> {
-        unimplemented!()
+    /// One cell for all who ask for the same revision.
+    fn past_state(&self, revision: Revision) -> PastState<P::View> {
+        let moment = (self.cache.ring().life(), revision);
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = past.iter().find(|(at, _)| *at == moment) {
+            return Arc::clone(known);
+        }
+        let state = PastState::default();
+        past.push_back((moment, Arc::clone(&state)));
+        if past.len() > KEPT_STATES {
+            past.pop_front();
+        }
+        state
     }
 
-    /// Number of objects in all namespaces.
-    pub fn len(&self) -> usize {
-        unimplemented!()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        unimplemented!()
-    }
-
-    /// The objects of one namespace, or of all, in key order, strictly after `start_after`.
-    pub fn range<'a>(
-        &'a self,
-        _namespace: Option<&str>,
-        _start_after: Option<&Key>,
-    ) -> impl Iterator<Item = &'a Arc<Stored<V>>> + use<'a, V> {
-        std::iter::empty()
-    }
-}
-
-/// A cursor over a collection's events. It holds no buffer: a slow one costs nobody anything.
-pub struct Watcher<P: Project>(PhantomData<P>);
-
-impl<P: Project> Watcher<P> {
-    /// The next events, at least one and at most `max`, in order. Cancel-safe.
-    pub async fn next_batch(
-        &mut self,
-        _max: usize,
-    ) -> Result<Vec<Arc<Event<P::View>>>, WatchError> {
-        unimplemented!()
-    }
-
-    /// Every event up to here has been returned: a bookmark may name it. Advances without events.
-    pub fn position(&mut self) -> Revision {
-        unimplemented!()
+    async fn rewind(
+        &self,
+        current: Snapshot<P::View>,
+        revision: Revision,
+    ) -> Result<Snapshot<P::View>, ReadError> {
+        let (from, events) = {
+            let ring = self.cache.ring();
+            let from = revision.max(ring.start());
+            (from, ring.newest_after(from))
+        };
+        let state = if events.len() > UNDO_INLINE {
+            let undone = tokio::task::spawn_blocking(move || current.undo(&events, from)).await;
+            undone.map_err(|_| ReadError::Unavailable { retry: RETRY })?
+        } else {
+            current.undo(&events, from)
+        };
+        if from == revision {
+            return Ok(state);
+        }
+        self.history
+            .rewind(state, revision)
+            .await
+            .map_err(|error| match error {
+                HistoryError::Gone => ReadError::Compacted {
+                    oldest: self.shared.compacted().max(revision),
+                },
+                HistoryError::Unavailable => ReadError::Unavailable { retry: RETRY },
+            })
     }
 }

@@ -11,15 +11,39 @@
 //! 5. What was acknowledged or shown survives a crash.
 //! 6. Folding the log gives the current table.
 
+mod apply;
+mod cache;
 mod collection;
+mod compaction;
 mod error;
+mod history;
+mod link;
+mod load;
+mod log;
+mod probe;
+mod ring;
+mod schema;
+mod shared;
+mod snapshot;
 mod store;
+mod tail;
 mod types;
+mod watcher;
+mod writer;
 
-pub use collection::{Collection, Scope, Snapshot, Watcher};
+pub mod private_postgres;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use collection::Collection;
+pub use compaction::Compacted;
 pub use error::{ReadError, StoreError, WatchError, WriteError};
+pub use schema::migrate;
+pub use shared::CollectionStats;
+pub use snapshot::Snapshot;
 pub use store::{Store, StoreConfig};
 pub use types::{Event, EventKind, Key, Operation, Project, Provenance, Revision, Stored, Write};
+pub use watcher::{Scope, Watcher};
 
 /// The largest body that is stored.
 pub const MAX_BODY: usize = 3 * 1024 * 1024 / 2;

@@ -1,11 +1,23 @@
-//! One process' view of the database.
+//! One process' view of the database: its configuration, its tasks, its collections.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+
+use crate::apply::extend_events;
+use crate::cache::Cache;
 use crate::collection::Collection;
+use crate::compaction::{self, Compacted};
 use crate::error::StoreError;
+use crate::link::{Failure, Link, classify, connect_options, set_up};
+use crate::probe::{self, Probe};
+use crate::schema;
+use crate::shared::{CollectionStats, Shared};
+use crate::tail::Tail;
 use crate::types::{Project, Revision};
+use crate::writer::{Leader, Queued};
 
 /// How a [`Store`] behaves; [`StoreConfig::new`] has the defaults for production.
 #[derive(Clone, Debug)]
@@ -39,46 +51,173 @@ impl StoreConfig {
 }
 
 /// One process' view of the database.
-pub struct Store {}
+pub struct Store {
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
+    /// What the tasks read from, until they are started.
+    inputs: Mutex<Option<(mpsc::Receiver<Queued>, mpsc::Receiver<Probe>)>>,
+}
 
 impl Store {
     /// Connects as the runtime role; refuses a schema that it does not know, and a standby.
-    pub async fn connect(_config: StoreConfig) -> Result<Arc<Self>, StoreError> {
-        unimplemented!()
+    pub async fn connect(config: StoreConfig) -> Result<Arc<Self>, StoreError> {
+        use sqlx::{Connection, postgres::PgConnection};
+
+        let options = connect_options(&config.database_url)?;
+        let failed = |doing| move |source| StoreError::Database { doing, source };
+        let mut connection = PgConnection::connect_with(&options)
+            .await
+            .map_err(failed("connecting"))?;
+        set_up(&mut connection)
+            .await
+            .map_err(failed("setting up the session"))?;
+        schema::verify(&mut connection).await?;
+        connection
+            .close()
+            .await
+            .map_err(failed("closing a connection"))?;
+        let (queue, queued) = mpsc::channel(config.queue.max(1));
+        let (probes, probed) = mpsc::channel(probe::QUEUE);
+        let store = Self {
+            shared: Arc::new(Shared::new(config, options, queue, probes)),
+            tasks: TaskTracker::new(),
+            inputs: Mutex::new(Some((queued, probed))),
+        };
+        let mut link = store.link().await?;
+        extend_events(&mut link.connection)
+            .await
+            .map_err(failed("extending the event log"))?;
+        Ok(Arc::new(store))
     }
 
     /// Adds a collection; before [`Store::start`].
     pub async fn register<P: Project>(
         &self,
-        _group: &str,
-        _plural: &str,
-        _project: P,
+        group: &str,
+        plural: &str,
+        project: P,
     ) -> Result<Arc<Collection<P>>, StoreError> {
-        unimplemented!()
+        if self.inputs().is_none() {
+            return Err(StoreError::Misuse(
+                "collections are registered before the store is started",
+            ));
+        }
+        let mut link = self.link().await?;
+        let resource: i32 = sqlx::query_scalar("SELECT store.register_resource($1, $2)")
+            .bind(group)
+            .bind(plural)
+            .fetch_one(&mut link.connection)
+            .await
+            .map_err(|source| StoreError::Database {
+                doing: "registering a resource",
+                source,
+            })?;
+        let cache = Arc::new(Cache::new(
+            resource,
+            (group, plural),
+            project,
+            &self.shared.config,
+        ));
+        self.shared.add_feed(resource, Arc::clone(&cache) as _);
+        Ok(Arc::new(Collection::new(
+            Arc::clone(&self.shared),
+            cache,
+            resource,
+        )))
     }
 
-    /// Loads all collections and starts the tasks; returns when reads can be served.
+    /// Loads all collections and starts the tasks; returns when reads and writes can be served.
     pub async fn start(&self) -> Result<(), StoreError> {
-        unimplemented!()
+        let inputs = self.inputs().take();
+        let Some((queued, probed)) = inputs else {
+            return Err(StoreError::Misuse("the store is started once"));
+        };
+        let (ready, loaded) = oneshot::channel();
+        self.tasks
+            .spawn(Tail::new(Arc::clone(&self.shared), ready).run());
+        let failed = |source| StoreError::Database {
+            doing: "loading the collections",
+            source,
+        };
+        loaded
+            .await
+            .unwrap_or(Err(sqlx::Error::WorkerCrashed))
+            .map_err(failed)?;
+        let (connected, leading) = oneshot::channel();
+        self.tasks
+            .spawn(Leader::new(Arc::clone(&self.shared), queued).run(connected));
+        self.tasks
+            .spawn(probe::run(Arc::clone(&self.shared), probed));
+        self.tasks.spawn(compaction::run(Arc::clone(&self.shared)));
+        self.tasks.close();
+        leading
+            .await
+            .map_err(|_| failed(sqlx::Error::WorkerCrashed))
     }
 
-    /// Finishes the queued writes, then ends all tasks. Later writes are refused.
+    /// Finishes the queued writes, then ends all tasks. Later writes are refused; snapshots and
+    /// watchers keep what they have.
     pub async fn shutdown(&self) {
-        unimplemented!()
+        self.shared.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     /// Everything up to here is in this process' caches.
     pub fn applied(&self) -> Revision {
-        unimplemented!()
+        self.shared.applied()
     }
 
-    /// Whether the database answered lately.
+    /// Whether this process has its connections to the database.
     pub fn is_reachable(&self) -> bool {
-        unimplemented!()
+        *self.shared.tailing.borrow()
+            && self
+                .shared
+                .writable
+                .load(std::sync::atomic::Ordering::Acquire)
     }
 
     /// The oldest revision that exact reads and watches can start from.
     pub fn compacted(&self) -> Revision {
-        unimplemented!()
+        self.shared.compacted()
+    }
+
+    /// How much each collection holds in memory, for metrics.
+    pub fn stats(&self) -> Vec<CollectionStats> {
+        self.shared.sizes()
+    }
+
+    /// One pass of compaction now; `None` when another process is at it. The store does this by
+    /// itself, every [`StoreConfig::compaction_interval`].
+    pub async fn compact(&self) -> Result<Option<Compacted>, StoreError> {
+        let pass = compaction::pass(&self.shared).await;
+        pass.map_err(|source| StoreError::Database {
+            doing: "compacting",
+            source,
+        })
+    }
+
+    async fn link(&self) -> Result<Link, StoreError> {
+        Link::open(&self.shared.options)
+            .await
+            .map_err(|source| match classify(&source) {
+                Failure::Refused { code, .. } if code == "25006" => StoreError::Standby,
+                _ => StoreError::Database {
+                    doing: "connecting",
+                    source,
+                },
+            })
+    }
+
+    fn inputs(
+        &self,
+    ) -> std::sync::MutexGuard<'_, Option<(mpsc::Receiver<Queued>, mpsc::Receiver<Probe>)>> {
+        self.inputs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.shared.stop.cancel();
     }
 }

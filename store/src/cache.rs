@@ -1,0 +1,260 @@
+//! A collection in memory: the current objects and the ring of events, fed by the log.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use imbl::OrdSet;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::load::{Loaded, PastEvent};
+use crate::log::LoggedEvent;
+use crate::ring::Ring;
+use crate::shared::{CollectionStats, Feed};
+use crate::snapshot::Snapshot;
+use crate::store::StoreConfig;
+use crate::types::{Entry, Event, EventKind, Key, Project, Revision, Stored};
+use crate::watcher::Scope;
+
+/// Watchers of a scope without events are woken this often all the same, counted in events of
+/// the collection, so that their cursors stay in the ring.
+const SWEEP: usize = 4096;
+
+pub(crate) struct Cache<P: Project> {
+    project: P,
+    resource: i32,
+    group: String,
+    plural: String,
+    current: ArcSwap<Snapshot<P::View>>,
+    ring: RwLock<Ring<P::View>>,
+    wakers: Mutex<HashMap<Scope, Arc<Notify>>>,
+    unswept: AtomicUsize,
+}
+
+impl<P: Project> Cache<P> {
+    pub(crate) fn new(
+        resource: i32,
+        (group, plural): (&str, &str),
+        project: P,
+        config: &StoreConfig,
+    ) -> Self {
+        Self {
+            project,
+            resource,
+            group: group.to_owned(),
+            plural: plural.to_owned(),
+            current: ArcSwap::from_pointee(Snapshot::new(OrdSet::new(), Revision::ZERO)),
+            ring: RwLock::new(Ring::new(config.ring_bytes, config.ring_time)),
+            wakers: Mutex::default(),
+            unswept: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn current(&self) -> Snapshot<P::View> {
+        self.current.load().as_ref().clone()
+    }
+
+    /// Never blocks for long: writers hold it to append, readers to copy references.
+    pub(crate) fn ring(&self) -> RwLockReadGuard<'_, Ring<P::View>> {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ring_mut(&self) -> RwLockWriteGuard<'_, Ring<P::View>> {
+        self.ring.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn stored(
+        &self,
+        key: Key,
+        uid: Uuid,
+        revision: Revision,
+        body: Bytes,
+    ) -> Arc<Stored<P::View>> {
+        let size = body.len();
+        let view = self.project.project(&key, revision, body);
+        Arc::new(Stored {
+            key,
+            uid,
+            revision,
+            size,
+            view,
+        })
+    }
+
+    /// The bell that rings for events in `scope`.
+    pub(crate) fn bell(&self, scope: &Scope) -> Arc<Notify> {
+        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(wakers.entry(scope.clone()).or_default())
+    }
+
+    /// Takes the bell back; the last one of its scope removes it.
+    pub(crate) fn return_bell(&self, scope: &Scope, bell: Arc<Notify>) {
+        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(bell);
+        if wakers
+            .get(scope)
+            .is_some_and(|left| Arc::strong_count(left) == 1)
+        {
+            wakers.remove(scope);
+        }
+    }
+
+    fn wake(&self, events: &[Arc<Event<P::View>>]) {
+        let wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let unswept = self.unswept.fetch_add(events.len(), Ordering::Relaxed) + events.len();
+        if unswept >= SWEEP {
+            self.unswept.store(0, Ordering::Relaxed);
+            wakers.values().for_each(|bell| bell.notify_waiters());
+            return;
+        }
+        if let Some(bell) = wakers.get(&Scope::All) {
+            bell.notify_waiters();
+        }
+        let narrow = wakers.len() > usize::from(wakers.contains_key(&Scope::All));
+        for event in events.iter().filter(|_| narrow) {
+            let key = event.key();
+            for scope in [
+                Scope::Namespace(Arc::clone(&key.namespace)),
+                Scope::Object(key.clone()),
+            ] {
+                if let Some(bell) = wakers.get(&scope) {
+                    bell.notify_waiters();
+                }
+            }
+        }
+    }
+
+    /// The events of a loaded collection, oldest first, sharing the objects with `heads`.
+    fn rebuild(
+        &self,
+        heads: &OrdSet<Entry<P::View>>,
+        past: Vec<PastEvent>,
+        now: Instant,
+    ) -> Vec<(Instant, Arc<Event<P::View>>)> {
+        let mut states: HashMap<Key, Arc<Stored<P::View>>> = HashMap::new();
+        let mut events = Vec::with_capacity(past.len());
+        for event in past {
+            let PastEvent {
+                kind,
+                revision,
+                key,
+                uid,
+                last_state,
+                previous,
+                age,
+            } = event;
+            let later = states
+                .remove(&key)
+                .or_else(|| heads.get(&key).map(|e| Arc::clone(&e.0)));
+            let current = match (last_state, later) {
+                (Some(body), _) => self.stored(key.clone(), uid, revision, body),
+                (None, Some(later)) if later.revision == revision => later,
+                (None, _) => {
+                    tracing::error!(%key, %revision, "the event log does not lead to the current object");
+                    events.clear();
+                    continue;
+                }
+            };
+            let previous = previous.map(|(at, body)| self.stored(key.clone(), uid, at, body));
+            if let Some(previous) = &previous {
+                states.insert(key, Arc::clone(previous));
+            }
+            let at = now.checked_sub(age).unwrap_or(now);
+            events.push((
+                at,
+                Arc::new(Event {
+                    kind,
+                    revision,
+                    previous,
+                    current,
+                }),
+            ));
+        }
+        events.reverse();
+        events
+    }
+}
+
+impl<P: Project> Feed for Cache<P> {
+    fn apply(&self, events: &[LoggedEvent], position: Revision) {
+        let before = self.current.load();
+        let mut objects = before.objects().clone();
+        let mut fresh = Vec::new();
+        for event in events
+            .iter()
+            .filter(|event| event.resource == self.resource)
+        {
+            let LoggedEvent {
+                kind,
+                revision,
+                key,
+                uid,
+                body,
+                ..
+            } = event.clone();
+            let current = self.stored(key, uid, revision, body);
+            let previous = match kind {
+                EventKind::Deleted => objects.remove(&current.key),
+                EventKind::Added | EventKind::Modified => {
+                    objects.insert(Entry(Arc::clone(&current)))
+                }
+            };
+            let previous = previous.map(|entry| entry.0);
+            fresh.push(Arc::new(Event {
+                kind,
+                revision,
+                previous,
+                current,
+            }));
+        }
+        // The ring first: who sees a snapshot finds all its events in the ring.
+        self.ring_mut().push(&fresh, position, Instant::now());
+        self.current
+            .store(Arc::new(Snapshot::new(objects, position)));
+        if !fresh.is_empty() {
+            self.wake(&fresh);
+        }
+    }
+
+    fn reset(&self, loaded: Loaded, position: Revision) {
+        let start = loaded.start();
+        let heads = loaded.heads.into_iter();
+        let objects: OrdSet<_> = heads
+            .map(|h| Entry(self.stored(h.key, h.uid, h.revision, h.body)))
+            .collect();
+        let events = self.rebuild(&objects, loaded.events, Instant::now());
+        self.ring_mut().reset(start, events, position);
+        self.current
+            .store(Arc::new(Snapshot::new(objects, position)));
+        let wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        wakers.values().for_each(|bell| bell.notify_waiters());
+    }
+
+    fn cached(&self, key: &Key) -> Option<Revision> {
+        self.current.load().get(key).map(|stored| stored.revision)
+    }
+
+    fn trim(&self, now: Instant) {
+        self.ring_mut().trim(now);
+    }
+
+    fn sizes(&self) -> CollectionStats {
+        let ring = self.ring();
+        let wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        CollectionStats {
+            group: self.group.clone(),
+            plural: self.plural.clone(),
+            objects: self.current.load().len(),
+            events: ring.len(),
+            event_bytes: ring.bytes(),
+            watchers: wakers
+                .values()
+                .map(|bell| Arc::strong_count(bell) - 1)
+                .sum(),
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! What lies below the ring but within retention, read from Postgres: bounded, and one read for
+//! all who ask for the same.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use imbl::OrdSet;
+use sqlx::Row;
+use sqlx::postgres::{PgConnection, PgRow};
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::timeout;
+
+use crate::cache::Cache;
+use crate::link::Link;
+use crate::log::{bytes_of, key_of, kind_of};
+use crate::shared::Shared;
+use crate::snapshot::Snapshot;
+use crate::types::{Entry, Event, EventKind, Project, Revision, Stored};
+
+/// One read of events returns at most this many.
+const STRETCH: i64 = 500;
+/// Stretches kept for others who are about as far behind.
+const KEPT: usize = 4;
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// Why history could not be read.
+#[derive(Debug)]
+pub(crate) enum HistoryError {
+    /// Compacted.
+    Gone,
+    /// The database cannot be reached.
+    Unavailable,
+}
+
+/// All events of the collection after `from` and up to `to`.
+pub(crate) struct Stretch<V> {
+    pub(crate) from: Revision,
+    pub(crate) to: Revision,
+    pub(crate) events: Vec<Arc<Event<V>>>,
+}
+
+type Stretches<V> = VecDeque<Arc<Stretch<V>>>;
+
+pub(crate) struct History<P: Project> {
+    shared: Arc<Shared>,
+    cache: Arc<Cache<P>>,
+    resource: i32,
+    /// Held during a read, so there is one at a time.
+    link: AsyncMutex<Option<Link>>,
+    stretches: Mutex<Stretches<P::View>>,
+}
+
+impl<P: Project> History<P> {
+    pub(crate) fn new(shared: Arc<Shared>, cache: Arc<Cache<P>>, resource: i32) -> Self {
+        let link = AsyncMutex::new(None);
+        Self {
+            shared,
+            cache,
+            resource,
+            link,
+            stretches: Mutex::default(),
+        }
+    }
+
+    /// A first stretch of the events after `after` and up to `start`, the start of the ring.
+    pub(crate) async fn events(
+        &self,
+        after: Revision,
+        start: Revision,
+    ) -> Result<Arc<Stretch<P::View>>, HistoryError> {
+        let mut link = self.link.lock().await;
+        if let Some(kept) = self.kept(after) {
+            return Ok(kept);
+        }
+        let reading = async {
+            let link = self.linked(&mut link).await?;
+            let stretch = self.read_events(&mut link.connection, after, start).await?;
+            let compacted = self.read_compacted(&mut link.connection).await?;
+            Ok((stretch, compacted))
+        };
+        let read = timeout(READ_TIMEOUT, reading).await;
+        let (stretch, compacted) = self.checked(read, &mut link)?;
+        // Events are dropped only after the compacted revision has been raised over them: since it
+        // is not above `after` even now, nothing was missing from the read before.
+        let stretch = stretch
+            .filter(|_| compacted <= after)
+            .ok_or(HistoryError::Gone)?;
+        let stretch = Arc::new(stretch);
+        let mut stretches = self
+            .stretches
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        stretches.push_back(Arc::clone(&stretch));
+        if stretches.len() > KEPT {
+            stretches.pop_front();
+        }
+        Ok(stretch)
+    }
+
+    /// The collection at `revision`, computed from a later snapshot.
+    pub(crate) async fn rewind(
+        &self,
+        later: Snapshot<P::View>,
+        revision: Revision,
+    ) -> Result<Snapshot<P::View>, HistoryError> {
+        let mut link = self.link.lock().await;
+        let reading = async {
+            let link = self.linked(&mut link).await?;
+            let objects = self
+                .read_back(&mut link.connection, later, revision)
+                .await?;
+            let compacted = self.read_compacted(&mut link.connection).await?;
+            Ok((objects, compacted))
+        };
+        let read = timeout(READ_TIMEOUT, reading).await;
+        let (objects, compacted) = self.checked(read, &mut link)?;
+        let objects = objects
+            .filter(|_| compacted <= revision)
+            .ok_or(HistoryError::Gone)?;
+        Ok(Snapshot::new(objects, revision))
+    }
+
+    /// Waits until a read that failed may be tried again.
+    pub(crate) async fn await_retry(&self) {
+        let mut tailing = self.shared.tailing.subscribe();
+        if *tailing.borrow_and_update() {
+            tokio::time::sleep(RETRY_PAUSE).await;
+        } else {
+            let _ = tailing.wait_for(|up| *up).await;
+        }
+    }
+
+    fn kept(&self, after: Revision) -> Option<Arc<Stretch<P::View>>> {
+        let stretches = self
+            .stretches
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let kept = stretches
+            .iter()
+            .find(|kept| kept.from <= after && after < kept.to);
+        kept.filter(|_| after >= self.shared.compacted())
+            .map(Arc::clone)
+    }
+
+    async fn linked<'a>(&self, link: &'a mut Option<Link>) -> Result<&'a mut Link, sqlx::Error> {
+        let known = self.shared.epoch.load_full();
+        let usable = link
+            .take()
+            .filter(|link| Some(&link.epoch) == known.as_deref());
+        let usable = match usable {
+            Some(usable) => usable,
+            None => Link::open(&self.shared.options).await?,
+        };
+        if Some(&usable.epoch) != known.as_deref() {
+            self.shared.doubt.notify_one();
+            return Err(sqlx::Error::Protocol(
+                "the database is another than before".to_owned(),
+            ));
+        }
+        Ok(link.insert(usable))
+    }
+
+    /// A link whose read did not end well is closed.
+    fn checked<T>(
+        &self,
+        read: Result<Result<T, sqlx::Error>, tokio::time::error::Elapsed>,
+        link: &mut Option<Link>,
+    ) -> Result<T, HistoryError> {
+        let failure = match read {
+            Ok(Ok(read)) => return Ok(read),
+            Ok(Err(error)) => error.to_string(),
+            Err(elapsed) => elapsed.to_string(),
+        };
+        *link = None;
+        tracing::debug!(%failure, "history was not read");
+        Err(HistoryError::Unavailable)
+    }
+
+    /// `None` when something is missing that retention promises only above the compacted revision.
+    async fn read_events(
+        &self,
+        connection: &mut PgConnection,
+        after: Revision,
+        start: Revision,
+    ) -> Result<Option<Stretch<P::View>>, sqlx::Error> {
+        let rows = sqlx::query(
+            "SELECT e.kind, e.revision, e.namespace, e.name, e.uid, e.previous_revision, e.body,
+                coalesce(e.previous_body, p.body) AS previous_body
+             FROM store.events e LEFT JOIN store.events p ON p.revision = e.previous_revision
+             WHERE e.resource = $1 AND e.revision > $2 AND e.revision <= $3
+             ORDER BY e.revision LIMIT $4",
+        )
+        .bind(self.resource)
+        .bind(after.get())
+        .bind(start.get())
+        .bind(STRETCH)
+        .fetch_all(connection)
+        .await?;
+        let cut = i64::try_from(rows.len()).is_ok_and(|read| read == STRETCH);
+        let mut events = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let Some(event) = self.event_of(row)? else {
+                return Ok(None);
+            };
+            events.push(Arc::new(event));
+        }
+        let last = events.last().map(|event| event.revision);
+        let to = last.filter(|_| cut).unwrap_or(start);
+        Ok(Some(Stretch {
+            from: after,
+            to,
+            events,
+        }))
+    }
+
+    fn event_of(&self, row: &PgRow) -> Result<Option<Event<P::View>>, sqlx::Error> {
+        let kind = kind_of(row)?;
+        let revision = Revision::new(row.try_get("revision")?);
+        let previous = self.previous_of(row)?;
+        if previous.is_none() && kind != EventKind::Added {
+            return Ok(None);
+        }
+        let body = bytes_of(row, "body")?.unwrap_or_default();
+        let current = self
+            .cache
+            .stored(key_of(row)?, row.try_get("uid")?, revision, body);
+        Ok(Some(Event {
+            kind,
+            revision,
+            previous,
+            current,
+        }))
+    }
+
+    fn previous_of(&self, row: &PgRow) -> Result<Option<Arc<Stored<P::View>>>, sqlx::Error> {
+        let revision = row
+            .try_get::<Option<i64>, _>("previous_revision")?
+            .map(Revision::new);
+        let (Some(revision), Some(body)) = (revision, bytes_of(row, "previous_body")?) else {
+            return Ok(None);
+        };
+        Ok(Some(self.cache.stored(
+            key_of(row)?,
+            row.try_get("uid")?,
+            revision,
+            body,
+        )))
+    }
+
+    async fn read_back(
+        &self,
+        connection: &mut PgConnection,
+        later: Snapshot<P::View>,
+        revision: Revision,
+    ) -> Result<Option<OrdSet<Entry<P::View>>>, sqlx::Error> {
+        // The first event of each key in between tells what was there before it.
+        let mut rows = sqlx::query(
+            "SELECT e.kind, e.namespace, e.name, e.uid, e.previous_revision,
+                coalesce(e.previous_body, p.body) AS previous_body
+             FROM (SELECT min(revision) AS revision FROM store.events
+                   WHERE resource = $1 AND revision > $2 AND revision <= $3
+                   GROUP BY namespace, name) first
+             JOIN store.events e ON e.revision = first.revision
+             LEFT JOIN store.events p ON p.revision = e.previous_revision",
+        )
+        .bind(self.resource)
+        .bind(revision.get())
+        .bind(later.revision().get())
+        .fetch(connection);
+        let mut objects = later.objects().clone();
+        let mut whole = true;
+        while let Some(row) = rows.try_next().await? {
+            match self.previous_of(&row)? {
+                Some(previous) => drop(objects.insert(Entry(previous))),
+                None => {
+                    whole &= kind_of(&row)? == EventKind::Added;
+                    objects.remove(&key_of(&row)?);
+                }
+            }
+        }
+        Ok(Some(objects).filter(|_| whole))
+    }
+
+    async fn read_compacted(&self, connection: &mut PgConnection) -> Result<Revision, sqlx::Error> {
+        let compacted: i64 = sqlx::query_scalar("SELECT revision FROM store.compaction")
+            .fetch_one(connection)
+            .await?;
+        self.shared.note_compacted(Revision::new(compacted));
+        Ok(Revision::new(compacted))
+    }
+}

@@ -1,0 +1,60 @@
+//! Rows of the log, as read from Postgres or as just written by this process.
+
+use bytes::Bytes;
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+use uuid::Uuid;
+
+use crate::types::{EventKind, Key, Revision};
+
+/// An event before any collection has made it its own.
+#[derive(Clone, Debug)]
+pub(crate) struct LoggedEvent {
+    pub(crate) resource: i32,
+    pub(crate) kind: EventKind,
+    pub(crate) revision: Revision,
+    pub(crate) key: Key,
+    pub(crate) uid: Uuid,
+    pub(crate) body: Bytes,
+}
+
+/// The columns that [`LoggedEvent::read`] needs.
+pub(crate) const TAIL: &str = "SELECT revision, resource, kind, namespace, name, uid, body
+    FROM store.events WHERE revision > $1 ORDER BY revision";
+
+impl LoggedEvent {
+    pub(crate) fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            resource: row.try_get("resource")?,
+            kind: kind_of(row)?,
+            revision: Revision::new(row.try_get("revision")?),
+            key: key_of(row)?,
+            uid: row.try_get("uid")?,
+            body: bytes_of(row, "body")?.unwrap_or_default(),
+        })
+    }
+}
+
+pub(crate) fn kind_of(row: &PgRow) -> Result<EventKind, sqlx::Error> {
+    match row.try_get::<i16, _>("kind")? {
+        0 => Ok(EventKind::Added),
+        1 => Ok(EventKind::Modified),
+        2 => Ok(EventKind::Deleted),
+        other => Err(sqlx::Error::Decode(
+            format!("unknown kind of event {other}").into(),
+        )),
+    }
+}
+
+pub(crate) fn key_of(row: &PgRow) -> Result<Key, sqlx::Error> {
+    Ok(Key::new(
+        row.try_get::<&str, _>("namespace")?,
+        row.try_get::<&str, _>("name")?,
+    ))
+}
+
+pub(crate) fn bytes_of(row: &PgRow, column: &str) -> Result<Option<Bytes>, sqlx::Error> {
+    Ok(row
+        .try_get::<Option<&[u8]>, _>(column)?
+        .map(Bytes::copy_from_slice))
+}

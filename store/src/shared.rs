@@ -1,0 +1,244 @@
+//! What the tasks of one store share, and the one place where events enter the caches.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use sqlx::postgres::PgConnectOptions;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::link::Epoch;
+use crate::load::Loaded;
+use crate::log::LoggedEvent;
+use crate::probe::Probe;
+use crate::store::StoreConfig;
+use crate::types::{Key, Revision};
+use crate::writer::Queued;
+
+/// What a client is told to wait when the database is away.
+pub(crate) const RETRY: Duration = Duration::from_secs(1);
+
+/// A collection, as the log sees it.
+pub(crate) trait Feed: Send + Sync {
+    /// Takes in the events of its resource among `events`; all up to `position` have now been seen.
+    fn apply(&self, events: &[LoggedEvent], position: Revision);
+    /// Replaces everything.
+    fn reset(&self, loaded: Loaded, position: Revision);
+    /// Which revision of `key` is in the cache.
+    fn cached(&self, key: &Key) -> Option<Revision>;
+    /// Lets old events go.
+    fn trim(&self, now: Instant);
+    /// How many objects and events, and how many bytes of events.
+    fn sizes(&self) -> CollectionStats;
+}
+
+/// How much a collection holds in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CollectionStats {
+    /// API group.
+    pub group: String,
+    /// Plural name.
+    pub plural: String,
+    /// Current objects.
+    pub objects: usize,
+    /// Events in the ring.
+    pub events: usize,
+    /// Bytes of the events' bodies.
+    pub event_bytes: usize,
+    /// Open watchers.
+    pub watchers: usize,
+}
+
+pub(crate) struct Shared {
+    pub(crate) config: StoreConfig,
+    pub(crate) options: PgConnectOptions,
+    pub(crate) queue: mpsc::Sender<Queued>,
+    pub(crate) probes: mpsc::Sender<Probe>,
+    /// Whether the leader of the writes has a connection.
+    pub(crate) writable: AtomicBool,
+    /// Whether the tail has a connection.
+    pub(crate) tailing: watch::Sender<bool>,
+    pub(crate) applied: watch::Sender<Revision>,
+    pub(crate) epoch: ArcSwapOption<Epoch>,
+    /// Asks the tail to look into the log now.
+    pub(crate) look: Notify,
+    /// Asks the tail to find out anew which database this is.
+    pub(crate) doubt: Notify,
+    pub(crate) stop: CancellationToken,
+    /// Prefix of the ids of this process' batches.
+    pub(crate) writer: i64,
+    compacted: AtomicI64,
+    floor: AtomicI64,
+    /// Up to here revisions are known to have been allotted to batches that are visible.
+    allotted: AtomicI64,
+    feeds: Mutex<Feeds>,
+}
+
+#[derive(Default)]
+struct Feeds {
+    by_resource: HashMap<i32, Arc<dyn Feed>>,
+    /// Where the log was, once a second, for the last `ring_time`.
+    marks: VecDeque<(Instant, Revision)>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        config: StoreConfig,
+        options: PgConnectOptions,
+        queue: mpsc::Sender<Queued>,
+        probes: mpsc::Sender<Probe>,
+    ) -> Self {
+        let (high, _) = uuid::Uuid::new_v4().as_u64_pair();
+        Self {
+            config,
+            options,
+            queue,
+            probes,
+            writable: AtomicBool::new(false),
+            tailing: watch::Sender::new(false),
+            applied: watch::Sender::new(Revision::ZERO),
+            epoch: ArcSwapOption::empty(),
+            look: Notify::new(),
+            doubt: Notify::new(),
+            stop: CancellationToken::new(),
+            writer: i64::try_from(high >> 33).unwrap_or(0),
+            compacted: AtomicI64::new(0),
+            floor: AtomicI64::new(0),
+            allotted: AtomicI64::new(0),
+            feeds: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn applied(&self) -> Revision {
+        *self.applied.borrow()
+    }
+
+    /// Waits until everything up to `revision` is in the caches; false when `wait` is over first.
+    pub(crate) async fn reach(&self, revision: Revision, wait: Duration) -> bool {
+        if self.applied() >= revision {
+            return true;
+        }
+        let mut applied = self.applied.subscribe();
+        let reached = applied.wait_for(|applied| *applied >= revision);
+        matches!(tokio::time::timeout(wait, reached).await, Ok(Ok(_)))
+    }
+
+    pub(crate) fn compacted(&self) -> Revision {
+        Revision::new(self.compacted.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn note_compacted(&self, revision: Revision) {
+        self.compacted.fetch_max(revision.get(), Ordering::AcqRel);
+    }
+
+    /// Has the tail read the log, which is complete up to `position`.
+    pub(crate) fn look_up_to(&self, position: Revision) {
+        self.allotted.fetch_max(position.get(), Ordering::AcqRel);
+        self.look.notify_one();
+    }
+
+    pub(crate) fn allotted(&self) -> Revision {
+        Revision::new(self.allotted.load(Ordering::Acquire))
+    }
+
+    /// Writes over a version from before the floor keep its body with their event.
+    pub(crate) fn floor(&self) -> Revision {
+        Revision::new(self.floor.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn add_feed(&self, resource: i32, feed: Arc<dyn Feed>) {
+        self.feeds().by_resource.insert(resource, feed);
+    }
+
+    pub(crate) fn resources(&self) -> Vec<i32> {
+        self.feeds().by_resource.keys().copied().collect()
+    }
+
+    pub(crate) fn cached(&self, resource: i32, key: &Key) -> Option<Revision> {
+        let feed = self.feeds().by_resource.get(&resource).map(Arc::clone);
+        feed.and_then(|feed| feed.cached(key))
+    }
+
+    pub(crate) fn sizes(&self) -> Vec<CollectionStats> {
+        self.feeds()
+            .by_resource
+            .values()
+            .map(|feed| feed.sizes())
+            .collect()
+    }
+
+    /// Takes in events that follow each other in the log, up to `position`; those that are already
+    /// in are left out. With `base` it does so only if the caches are exactly there. Returns
+    /// whether it did.
+    pub(crate) fn apply(
+        &self,
+        base: Option<Revision>,
+        mut events: Vec<LoggedEvent>,
+        position: Revision,
+    ) -> bool {
+        let feeds = self.feeds();
+        let applied = self.applied();
+        if base.is_some_and(|base| base != applied) {
+            return false;
+        }
+        if position <= applied {
+            return true;
+        }
+        events.retain(|event| event.revision > applied);
+        for feed in feeds.by_resource.values() {
+            feed.apply(&events, position);
+        }
+        self.applied.send_replace(position);
+        true
+    }
+
+    /// Puts freshly loaded collections in place of whatever the caches hold.
+    pub(crate) fn reset(
+        &self,
+        loaded: Vec<(i32, Loaded)>,
+        position: Revision,
+        compacted: Revision,
+    ) {
+        let mut feeds = self.feeds();
+        self.compacted.store(compacted.get(), Ordering::Release);
+        self.allotted.store(position.get(), Ordering::Release);
+        let start = loaded
+            .iter()
+            .map(|(_, one)| one.start())
+            .max()
+            .unwrap_or(position);
+        self.floor.store(start.get(), Ordering::Release);
+        feeds.marks.clear();
+        for (resource, one) in loaded {
+            if let Some(feed) = feeds.by_resource.get(&resource) {
+                feed.reset(one, position);
+            }
+        }
+        self.applied.send_replace(position);
+    }
+
+    /// Once a second: lets old events go and moves the floor.
+    pub(crate) fn tick(&self, now: Instant) {
+        let mut feeds = self.feeds();
+        let applied = self.applied();
+        feeds.marks.push_back((now, applied));
+        while let Some((at, revision)) = feeds.marks.front().copied() {
+            if now.saturating_duration_since(at) < self.config.ring_time {
+                break;
+            }
+            feeds.marks.pop_front();
+            self.floor.fetch_max(revision.get(), Ordering::AcqRel);
+        }
+        for feed in feeds.by_resource.values() {
+            feed.trim(now);
+        }
+    }
+
+    /// No code panics while it holds this lock, but if one did, the map itself would be whole.
+    fn feeds(&self) -> MutexGuard<'_, Feeds> {
+        self.feeds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
