@@ -109,16 +109,10 @@ pub(crate) fn describe(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kube::core::response::{StatusCause, StatusDetails};
 
     fn answered(code: u16, cause: &str) -> ControllerError {
-        let details = StatusDetails {
-            causes: vec![StatusCause {
-                reason: cause.to_owned(),
-                ..StatusCause::default()
-            }],
-            ..StatusDetails::default()
-        };
+        let details = serde_json::json!({"causes": [{"reason": cause}]});
+        let details = serde_json::from_value(details).unwrap();
         let status = Status::failure("no", "Reason")
             .with_code(code)
             .with_details(details);

@@ -219,10 +219,8 @@ impl<L: Leases> Elector<L> {
     async fn attempt(&mut self) -> Result<Option<Instant>, ControllerError> {
         let now = Instant::now();
         // A holder writes at once, and looks only when that fails.
-        let held = match &self.seen {
-            Some(seen) if holder(&seen.lease) == Some(&self.identity) => true,
-            _ => false,
-        };
+        let seen = self.seen.as_ref().and_then(|seen| holder(&seen.lease));
+        let held = seen == Some(&self.identity);
         if held && self.write(now).await? {
             return Ok(Some(now));
         }

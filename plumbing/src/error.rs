@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 pub enum PlumbingError {
     /// `RUST_LOG` holds something that is not a filter.
     #[error("RUST_LOG is not a valid filter")]
-    LogFilter(#[source] tracing_subscriber::filter::FromEnvError),
+    LogFilter(#[source] tracing_subscriber::filter::ParseError),
     /// Another subscriber is installed already.
     #[error("a tracing subscriber is installed already")]
     Subscriber(#[source] tracing_subscriber::util::TryInitError),

@@ -80,10 +80,6 @@ struct Ops {
     health: Arc<Health>,
 }
 
-#[expect(
-    clippy::unused_async,
-    reason = "actix-web takes only async functions as handlers"
-)]
 async fn answer(request: HttpRequest, ops: web::Data<Ops>) -> HttpResponse {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return HttpResponse::MethodNotAllowed()

@@ -15,7 +15,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracerProvider, Tracer};
 use tracing::{Metadata, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_subscriber::filter::{EnvFilter, LevelFilter, filter_fn};
+use tracing_subscriber::filter::{EnvFilter, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -24,6 +24,9 @@ use crate::PlumbingError;
 
 /// How long a stopping process waits for its last spans to leave.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// actix tells of its workers as of work done.
+const DEFAULT_FILTER: &str = "info,actix_server=warn";
 
 /// The exporter's own stack: its spans would beget spans for ever.
 const NEVER_TRACED: [&str; 5] = ["h2", "hyper", "opentelemetry", "tonic", "tower"];
@@ -86,10 +89,11 @@ pub fn init(
     format: LogFormat,
     otlp_endpoint: Option<&str>,
 ) -> Result<Guard, PlumbingError> {
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .from_env()
-        .map_err(PlumbingError::LogFilter)?;
+    let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(text) if !text.is_empty() => EnvFilter::try_new(text),
+        _ => EnvFilter::try_new(DEFAULT_FILTER),
+    };
+    let filter = filter.map_err(PlumbingError::LogFilter)?;
     let provider = match otlp_endpoint {
         Some(endpoint) if !endpoint.is_empty() => Some(build_provider(service_name, endpoint)?),
         _ => None,

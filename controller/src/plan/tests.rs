@@ -90,215 +90,203 @@ const NOTHING: Expected = Expected {
     warning: None,
 };
 
-#[test]
-fn a_healthy_widget_is_created_scaled_updated_and_left_alone() {
-    let (settled_widget, settled_deployment) = running();
-    let scaled = {
-        let mut widget = settled_widget.clone();
-        widget.spec.replicas = Some(5);
-        widget.metadata.generation = Some(2);
-        widget
-    };
-    let recolored = {
-        let mut widget = settled_widget.clone();
-        widget.spec.image = "nginx:1.28".to_owned();
-        widget.metadata.generation = Some(2);
-        widget
-    };
-    let rolling = {
-        let mut deployment = settled_deployment.clone();
-        let status = deployment.status.as_mut().unwrap();
-        status.replicas = Some(4);
-        status.updated_replicas = Some(1);
-        deployment
-    };
-    let unseen = {
-        let mut deployment = settled_deployment.clone();
-        deployment.metadata.generation = Some(2);
-        deployment
-    };
-    let zero = widget(|w| w.spec.replicas = Some(0));
-    let no_widget = Observed {
-        widget: None,
-        ..observe(&settled_widget, Some(settled_deployment.clone()))
-    };
-    let table = [
-        ("no Widget", no_widget, NOTHING),
-        (
-            "new",
-            observe(&widget(|_| {}), None),
-            Expected {
-                apply: Some("DeploymentCreated"),
-                status: Some((Phase::Pending, [false, true, false])),
-                warning: None,
-            },
-        ),
-        (
-            "applied, not seen by the Deployment controller",
-            observe(&widget(|_| {}), Some(applied(&widget(|_| {})))),
-            Expected {
-                status: Some((Phase::Pending, [false, true, false])),
-                ..NOTHING
-            },
-        ),
-        (
-            "rolled out",
-            observe(&widget(|_| {}), Some(settled_deployment.clone())),
-            Expected {
-                status: Some((Phase::Running, [true, false, false])),
-                ..NOTHING
-            },
-        ),
-        (
-            "no replicas wanted",
-            observe(&zero, Some(rolled_out(&zero))),
-            Expected {
-                status: Some((Phase::Running, [true, false, false])),
-                ..NOTHING
-            },
-        ),
-        (
-            "at rest",
-            observe(&settled_widget, Some(settled_deployment.clone())),
-            NOTHING,
-        ),
-        (
-            "scaled",
-            observe(&scaled, Some(settled_deployment.clone())),
-            Expected {
-                apply: Some("DeploymentScaled"),
-                status: Some((Phase::Pending, [false, true, false])),
-                warning: None,
-            },
-        ),
-        (
-            "image changed",
-            observe(&recolored, Some(settled_deployment.clone())),
-            Expected {
-                apply: Some("DeploymentUpdated"),
-                status: Some((Phase::Pending, [true, true, false])),
-                warning: None,
-            },
-        ),
-        (
-            "rollout in progress",
-            observe(&settled_widget, Some(rolling)),
-            Expected {
-                status: Some((Phase::Running, [true, true, false])),
-                ..NOTHING
-            },
-        ),
-        (
-            "the Deployment's generation is not observed yet",
-            observe(&settled_widget, Some(unseen)),
-            Expected {
-                status: Some((Phase::Pending, [true, true, false])),
-                ..NOTHING
-            },
-        ),
-    ];
+/// Only the status changes.
+const fn told(phase: Phase, held: [bool; 3]) -> Expected {
+    Expected {
+        status: Some((phase, held)),
+        ..NOTHING
+    }
+}
+
+/// The Deployment is applied too.
+const fn applying(reason: &'static str, phase: Phase, held: [bool; 3]) -> Expected {
+    Expected {
+        apply: Some(reason),
+        ..told(phase, held)
+    }
+}
+
+/// The status fails, with an Event of the same reason.
+const fn failed(reason: &'static str) -> Expected {
+    Expected {
+        warning: Some(reason),
+        ..told(Phase::Failed, [false, false, true])
+    }
+}
+
+/// A settled Widget and Deployment, and what then happened to each.
+fn after(widget: impl Fn(&mut Widget), deployment: impl Fn(&mut Deployment)) -> Observed {
+    let (mut the_widget, mut the_deployment) = running();
+    widget(&mut the_widget);
+    deployment(&mut the_deployment);
+    observe(&the_widget, Some(the_deployment))
+}
+
+fn check_all<const N: usize>(table: [(&str, Observed, Expected); N]) {
     for (name, observed, expected) in table {
         check(name, &observed, &expected);
     }
 }
 
 #[test]
-fn failures_are_told_and_deletion_is_left_to_ownership() {
-    let (settled_widget, settled_deployment) = running();
+fn a_new_widget_gets_a_deployment_and_runs_when_it_is_up() {
+    let new = widget(|_| {});
+    let zero = widget(|w| w.spec.replicas = Some(0));
+    check_all([
+        (
+            "new",
+            observe(&new, None),
+            applying("DeploymentCreated", Phase::Pending, [false, true, false]),
+        ),
+        (
+            "applied, not seen by the Deployment controller",
+            observe(&new, Some(applied(&new))),
+            told(Phase::Pending, [false, true, false]),
+        ),
+        (
+            "rolled out",
+            observe(&new, Some(rolled_out(&new))),
+            told(Phase::Running, [true, false, false]),
+        ),
+        (
+            "no replicas wanted",
+            observe(&zero, Some(rolled_out(&zero))),
+            told(Phase::Running, [true, false, false]),
+        ),
+    ]);
+}
+
+#[test]
+fn a_widget_that_changes_changes_its_deployment() {
+    let scaled = |w: &mut Widget| {
+        w.spec.replicas = Some(5);
+        w.metadata.generation = Some(2);
+    };
+    let new_image = |w: &mut Widget| {
+        w.spec.image = "nginx:1.28".to_owned();
+        w.metadata.generation = Some(2);
+    };
+    let rolling = |d: &mut Deployment| {
+        let status = d.status.as_mut().unwrap();
+        status.replicas = Some(4);
+        status.updated_replicas = Some(1);
+    };
+    check_all([
+        (
+            "scaled",
+            after(scaled, |_| {}),
+            applying("DeploymentScaled", Phase::Pending, [false, true, false]),
+        ),
+        (
+            "image changed",
+            after(new_image, |_| {}),
+            applying("DeploymentUpdated", Phase::Pending, [true, true, false]),
+        ),
+        (
+            "replicas changed by somebody else",
+            after(|_| {}, |d| d.spec.replicas = Some(1)),
+            applying("DeploymentScaled", Phase::Pending, [true, true, false]),
+        ),
+        (
+            "rollout in progress",
+            after(|_| {}, rolling),
+            told(Phase::Running, [true, true, false]),
+        ),
+        (
+            "the Deployment's generation is not observed yet",
+            after(|_| {}, |d| d.metadata.generation = Some(2)),
+            told(Phase::Pending, [true, true, false]),
+        ),
+    ]);
+}
+
+#[test]
+fn at_rest_nothing_is_written() {
+    let no_widget = Observed {
+        widget: None,
+        ..after(|_| {}, |_| {})
+    };
+    check_all([
+        ("at rest", after(|_| {}, |_| {}), NOTHING),
+        ("no Widget", no_widget, NOTHING),
+    ]);
+}
+
+#[test]
+fn failures_are_told() {
     let reported = |kind, status, reason| {
-        let mut deployment = settled_deployment.clone();
-        deployment.status.as_mut().unwrap().available_replicas = Some(1);
-        with_condition(&mut deployment, kind, status, reason);
-        observe(&settled_widget, Some(deployment))
-    };
-    let foreign = {
-        let mut deployment = settled_deployment.clone();
-        deployment.metadata.owner_references = None;
-        deployment
-    };
-    let reborn = widget(|w| w.metadata.uid = Some("uid-2".to_owned()));
-    let deleted_at = Some(Time(at(THEN)));
-    let deleting = {
-        let mut widget = settled_widget.clone();
-        widget.metadata.deletion_timestamp = deleted_at.clone();
-        widget.spec.replicas = Some(5);
-        widget
-    };
-    let deleting_deployment = {
-        let mut deployment = rolled_out(&widget(|w| w.spec.replicas = Some(1)));
-        deployment.metadata.deletion_timestamp = deleted_at;
-        deployment
+        move |d: &mut Deployment| {
+            d.status.as_mut().unwrap().available_replicas = Some(1);
+            with_condition(d, kind, status, reason);
+        }
     };
     let rejected = Observed {
         rejection: Some("admission said no".to_owned()),
         ..observe(&widget(|_| {}), None)
     };
-    let failed = |held, reason| Expected {
-        apply: None,
-        status: Some((Phase::Failed, held)),
-        warning: Some(reason),
-    };
-    let table = [
+    check_all([
         (
             "a Deployment that is not owned",
-            observe(&settled_widget, Some(foreign)),
-            failed([false, false, true], "DeploymentConflict"),
-        ),
-        (
-            "the Deployment of a deleted Widget of the same name",
-            observe(&reborn, Some(settled_deployment.clone())),
-            Expected {
-                status: Some((Phase::Pending, [false, true, false])),
-                ..NOTHING
-            },
+            after(|_| {}, |d| d.metadata.owner_references = None),
+            failed("DeploymentConflict"),
         ),
         (
             "ReplicaFailure",
-            reported("ReplicaFailure", "True", "FailedCreate"),
-            failed([false, false, true], "ReplicaFailure"),
+            after(|_| {}, reported("ReplicaFailure", "True", "FailedCreate")),
+            failed("ReplicaFailure"),
         ),
         (
             "ProgressDeadlineExceeded",
-            reported("Progressing", "False", "ProgressDeadlineExceeded"),
-            failed([false, false, true], "ProgressDeadlineExceeded"),
+            after(
+                |_| {},
+                reported("Progressing", "False", "ProgressDeadlineExceeded"),
+            ),
+            failed("ProgressDeadlineExceeded"),
         ),
         (
             "a rollout that moves",
-            reported("Progressing", "True", "ReplicaSetUpdated"),
-            Expected {
-                status: Some((Phase::Pending, [false, true, false])),
-                ..NOTHING
-            },
+            after(|_| {}, reported("Progressing", "True", "ReplicaSetUpdated")),
+            told(Phase::Pending, [false, true, false]),
         ),
         (
             "the API server refuses the Deployment",
             rejected,
             Expected {
-                apply: Some("DeploymentCreated"),
-                status: Some((Phase::Pending, [false, false, true])),
                 warning: Some("DeploymentRejected"),
+                ..applying("DeploymentCreated", Phase::Pending, [false, false, true])
             },
         ),
-        (
-            "the Widget is being deleted",
-            observe(&deleting, None),
-            Expected {
-                status: Some((Phase::Pending, [false, true, false])),
-                ..NOTHING
-            },
-        ),
+    ]);
+}
+
+#[test]
+fn deletion_is_left_to_ownership() {
+    let deleted_at = || Some(Time(at(THEN)));
+    let mut gone = after(
+        |w| {
+            w.metadata.deletion_timestamp = deleted_at();
+            w.spec.replicas = Some(5);
+        },
+        |_| {},
+    );
+    gone.deployment = None;
+    let told_pending = || told(Phase::Pending, [false, true, false]);
+    check_all([
+        ("the Widget is being deleted", gone, told_pending()),
         (
             "the Deployment is being deleted",
-            observe(&settled_widget, Some(deleting_deployment)),
-            Expected {
-                status: Some((Phase::Pending, [false, true, false])),
-                ..NOTHING
-            },
+            after(
+                |w| w.spec.replicas = Some(5),
+                |d| d.metadata.deletion_timestamp = deleted_at(),
+            ),
+            told_pending(),
         ),
-    ];
-    for (name, observed, expected) in table {
-        check(name, &observed, &expected);
-    }
+        (
+            "the Deployment of a deleted Widget of the same name",
+            after(|w| w.metadata.uid = Some("uid-2".to_owned()), |_| {}),
+            told_pending(),
+        ),
+    ]);
 }
 
 #[test]
