@@ -37,6 +37,8 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
 const TCP_UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 /// Pause after a failed accept, which means that file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// What is left of a handshake's time when the server begins to drain.
+const LATE_HANDSHAKE: Duration = Duration::from_secs(1);
 /// Response bytes that hyper takes from one stream's body before its client
 /// has read them.
 const SEND_BUFFER: usize = 256 * 1024;
@@ -186,27 +188,21 @@ async fn connection(
     peer: SocketAddr,
     _place: OwnedSemaphorePermit,
 ) {
-    let cut = shared.cut.clone();
+    if let Err(error) = tune(&stream) {
+        tracing::debug!(%peer, %error, "cannot set socket options");
+    }
     let served = async {
-        if let Err(error) = tune(&stream) {
-            tracing::debug!(%peer, %error, "cannot set socket options");
-        }
         match &shared.tls {
             None => serve_http1(&shared, stream, Connection::plain(peer)).await,
-            Some(acceptor) => {
-                let handshake = handshake(&shared, acceptor, stream);
-                let timeout = shared.limits.handshake_timeout;
-                match tokio::time::timeout(timeout, handshake).await {
-                    Ok(Ok(stream)) => serve_tls(&shared, stream, peer).await,
-                    Ok(Err(error)) => tracing::debug!(%peer, %error, "tls handshake failed"),
-                    Err(_) => tracing::debug!(%peer, "tls handshake took too long"),
-                }
-            }
+            Some(acceptor) => match handshake(&shared, acceptor, stream).await {
+                Ok(stream) => serve_tls(&shared, stream, peer).await,
+                Err(error) => tracing::debug!(%peer, %error, "tls handshake failed"),
+            },
         }
     };
     tokio::select! {
         () = served => {}
-        () = cut.cancelled() => {}
+        () = shared.cut.cancelled() => {}
     }
 }
 
@@ -223,17 +219,28 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
 
 type TlsStream = tokio_rustls::server::TlsStream<TcpStream>;
 
+/// Bounded in time, and shortly so once the server drains.
 async fn handshake(
     shared: &Shared,
     acceptor: &TlsAcceptor,
     stream: TcpStream,
 ) -> io::Result<TlsStream> {
-    let _place = shared
-        .handshakes
-        .acquire()
-        .await
-        .map_err(io::Error::other)?;
-    acceptor.accept(stream).await
+    let accepted = async {
+        let _place = shared
+            .handshakes
+            .acquire()
+            .await
+            .map_err(io::Error::other)?;
+        acceptor.accept(stream).await
+    };
+    let drained = async {
+        shared.drain.cancelled().await;
+        tokio::time::sleep(LATE_HANDSHAKE).await;
+    };
+    tokio::select! {
+        accepted = tokio::time::timeout(shared.limits.handshake_timeout, accepted) => accepted?,
+        () = drained => Err(io::ErrorKind::ConnectionAborted.into()),
+    }
 }
 
 async fn serve_tls(shared: &Arc<Shared>, stream: TlsStream, peer: SocketAddr) {

@@ -131,3 +131,21 @@ async fn during_the_delay_requests_are_served_and_http1_clients_sent_away() {
     within(&mut bed.running).await.unwrap().unwrap();
     assert!(stop.elapsed() >= Duration::from_secs(1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_never_spoke_do_not_hold_up_a_stop() {
+    let mut bed = Testbed::start().await;
+    let silent = tokio::net::TcpStream::connect(bed.target.address)
+        .await
+        .unwrap();
+    let handshaken = bed.target.tls(&["http/1.1"]).await.unwrap();
+    let stop = Instant::now();
+    bed.shutdown.cancel();
+    within(&mut bed.running).await.unwrap().unwrap();
+    assert!(
+        stop.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        stop.elapsed()
+    );
+    drop((silent, handshaken));
+}
