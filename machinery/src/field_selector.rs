@@ -59,11 +59,14 @@ impl FieldSelector {
             let value = unescape(value).map_err(|problem| {
                 ApiError::bad_request(format!("invalid field selector: {problem}"))
             })?;
-            terms.push(Term {
-                field: field.to_owned(),
-                operator,
-                value,
-            });
+            // A term of nothing selects everything.
+            if !field.is_empty() || !value.is_empty() {
+                terms.push(Term {
+                    field: field.to_owned(),
+                    operator,
+                    value,
+                });
+            }
         }
         Ok(Self { terms })
     }
@@ -216,7 +219,7 @@ mod tests {
         assert!(select("metadata.name!=a,spec.color!=red,spec.color=", "b"));
         assert!(!select("spec.color=red", "a"));
         assert!(select("", "a"));
-        assert!(select(",,", "a"));
+        assert!(select(",,=,!=", "a"));
     }
 
     #[test]

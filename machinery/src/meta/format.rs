@@ -116,15 +116,12 @@ pub fn value_problems(value: &str) -> Vec<String> {
 /// fine, as more follows.
 #[must_use]
 pub fn generate_name_problems(base: &str) -> Vec<String> {
-    let masked = match base.strip_suffix('-') {
-        Some(rest) if !rest.is_empty() => {
-            let mut chars = rest.chars();
-            chars.next_back();
-            format!("{}a", chars.as_str())
-        }
-        _ => return subdomain_problems(base),
-    };
-    subdomain_problems(&masked)
+    // Upstream puts an `a` in the place of the dash and of the byte before it.
+    let kept = base.len().checked_sub(2).filter(|_| base.ends_with('-'));
+    match kept.and_then(|kept| base.get(..kept)) {
+        Some(rest) => subdomain_problems(&format!("{rest}a")),
+        None => subdomain_problems(base),
+    }
 }
 
 fn is_label(text: &str) -> bool {
@@ -170,7 +167,7 @@ fn mismatch(rule: &str, pattern: &str, examples: &[&str]) -> String {
         .collect();
     format!(
         "{rule} (e.g. {}regex used for validation is '{pattern}')",
-        quoted.join("or ")
+        quoted.join(" or ")
     )
 }
 
@@ -205,7 +202,7 @@ mod tests {
             key_problems("a b"),
             [
                 "name part must consist of alphanumeric characters, '-', '_' or '.', and must start \
-              and end with an alphanumeric character (e.g. 'MyName', or 'my.name', or \
+              and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or \
               '123-abc', regex used for validation is \
               '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
             ]
@@ -226,6 +223,7 @@ mod tests {
         assert!(!generate_name_problems("-").is_empty());
         assert!(!generate_name_problems("G_").is_empty());
         assert!(!generate_name_problems("ü-x").is_empty());
+        assert!(!generate_name_problems("ü-").is_empty());
         assert!(!generate_name_problems(&"a".repeat(300)).is_empty());
     }
 

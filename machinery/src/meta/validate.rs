@@ -97,7 +97,12 @@ fn validate_annotations(annotations: &Object, errors: &mut Vec<FieldError>) {
     let mut size = 0_usize;
     for (key, value) in annotations {
         // A label key, except that case does not matter.
-        for problem in key_problems(&key.to_lowercase()) {
+        let problems = if key.bytes().any(|byte| byte.is_ascii_uppercase()) || !key.is_ascii() {
+            key_problems(&key.to_lowercase())
+        } else {
+            key_problems(key)
+        };
+        for problem in problems {
             errors.push(FieldError::invalid(
                 "metadata.annotations",
                 key.as_str(),

@@ -153,22 +153,24 @@ impl ListOptions {
             let rule = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
             errors.push(FieldError::forbidden(field, rule));
         }
-        if version_match.is_empty() {
-            return errors;
+        if !version_match.is_empty() {
+            if self.send_initial_events.is_none() {
+                let rule = "resourceVersionMatch is forbidden for watch unless sendInitialEvents \
+                            is provided";
+                errors.push(FieldError::forbidden(field, rule));
+            }
+            if version_match != "NotOlderThan" {
+                errors.push(FieldError::not_supported(
+                    field,
+                    version_match,
+                    &["NotOlderThan"],
+                ));
+            }
         }
-        if self.send_initial_events.is_none() {
-            let rule =
-                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
-            errors.push(FieldError::forbidden(field, rule));
-        }
-        if version_match != "NotOlderThan" {
-            errors.push(FieldError::not_supported(
-                field,
-                version_match,
-                &["NotOlderThan"],
-            ));
-        }
-        if !self.continue_token.is_empty() {
+        // A watch that begins with the state has the match that goes with it.
+        let implied = self.send_initial_events.is_none()
+            && matches!(self.resource_version.as_str(), "" | "0");
+        if !self.continue_token.is_empty() && (implied || !version_match.is_empty()) {
             let rule = "resourceVersionMatch is forbidden when continue is provided";
             errors.push(FieldError::forbidden(field, rule));
         }
@@ -345,6 +347,18 @@ mod tests {
              resourceVersionMatch to NotOlderThan, resourceVersionMatch: Unsupported value: \
              \"Exact\": supported values: \"NotOlderThan\"]"
         );
+    }
+
+    #[test]
+    fn a_watch_does_not_go_on_with_a_list() {
+        assert_eq!(parse("watch=1&continue=x").unwrap_err().code(), 422);
+        assert_eq!(
+            parse("watch=1&continue=x&resourceVersion=0")
+                .unwrap_err()
+                .code(),
+            422
+        );
+        assert!(parse("watch=1&continue=x&resourceVersion=7").is_ok());
     }
 
     #[test]
