@@ -162,8 +162,7 @@ impl Term {
                 return;
             };
             let context = Arc::clone(&self.context);
-            let (namespace, name) = (&key.namespace, &key.name);
-            let span = tracing::info_span!("reconcile", %namespace, %name);
+            let span = tracing::info_span!("reconcile", widget = %key);
             let of = key.clone();
             let work = async move {
                 let begun = Instant::now();

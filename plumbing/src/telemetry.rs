@@ -25,8 +25,9 @@ use crate::PlumbingError;
 /// How long a stopping process waits for its last spans to leave.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// actix tells of its workers as of work done.
-const DEFAULT_FILTER: &str = "info,actix_server=warn";
+/// actix tells of its workers as of work done, and kube of each request that fails
+/// as of an error, although its caller handles it and says so.
+const DEFAULT_FILTER: &str = "info,actix_server=warn,kube_client::client::builder=off";
 
 /// The exporter's own stack: its spans would beget spans for ever.
 const NEVER_TRACED: [&str; 5] = ["h2", "hyper", "opentelemetry", "tonic", "tower"];
