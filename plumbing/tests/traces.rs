@@ -2,6 +2,11 @@
 //!
 //! A test of its own binary, since a process has one subscriber.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "the collector beside the test may fail like the test"
+)]
+
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response};
 use plumbing::telemetry::{LogFormat, init, set_parent};
