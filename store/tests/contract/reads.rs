@@ -1,0 +1,127 @@
+//! Snapshots: consistent, not older than, exact; ranges.
+
+use std::time::Duration;
+
+use store::testing::database;
+use store::{Key, ReadError, Revision};
+
+use crate::support::{PATIENCE, Replica, contents, delete, key, update};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consistent_read_sees_what_another_process_acknowledged() {
+    let database = database();
+    let (one, two) = (Replica::on(&database).await, Replica::on(&database).await);
+    let name = key("ns/a");
+    let (uid, mut revision) = one.create(&name, "0").await;
+    for n in 1..=100 {
+        let (writer, reader) = if n % 2 == 0 {
+            (&one, &two)
+        } else {
+            (&two, &one)
+        };
+        revision = writer
+            .things
+            .write(update(&name, uid, revision, &n.to_string()))
+            .await
+            .unwrap();
+        let snapshot = reader.things.consistent().await.unwrap();
+        assert!(snapshot.revision() >= revision);
+        assert_eq!(snapshot.get(&name).unwrap().view, n.to_string());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_not_older_than_waits_for_the_revision() {
+    let database = database();
+    let (one, two) = (Replica::on(&database).await, Replica::on(&database).await);
+    let (_, revision) = one.create(&key("ns/a"), "0").await;
+    let snapshot = two.things.at_least(revision, PATIENCE).await.unwrap();
+    assert!(snapshot.revision() >= revision);
+    let future = Revision::new(revision.get() + 1000);
+    let error = two
+        .things
+        .at_least(future, Duration::from_millis(50))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error,
+        ReadError::TooLarge {
+            current: two.store.applied()
+        }
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_revision_of_an_empty_store_is_not_zero() {
+    let replica = Replica::alone().await;
+    assert!(replica.things.consistent().await.unwrap().revision() > Revision::ZERO);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exact_read_is_the_state_at_that_revision() {
+    let replica = Replica::alone().await;
+    let mut states = vec![(replica.store.applied(), Vec::new())];
+    let keys: Vec<Key> = ["a/1", "a/2", "b/1"].map(key).into();
+    let mut heads = Vec::new();
+    for name in &keys {
+        heads.push(replica.create(name, "new").await);
+        states.push((
+            heads.last().unwrap().1,
+            contents(&replica.things.snapshot()),
+        ));
+    }
+    for (name, (uid, revision)) in keys.iter().zip(&mut heads) {
+        *revision = replica
+            .things
+            .write(update(name, *uid, *revision, "changed"))
+            .await
+            .unwrap();
+        states.push((*revision, contents(&replica.things.snapshot())));
+    }
+    let gone = replica
+        .things
+        .write(delete(&keys[1], heads[1].0, heads[1].1, "changed"))
+        .await;
+    states.push((gone.unwrap(), contents(&replica.things.snapshot())));
+    let (_, again) = replica.create(&keys[1], "again").await;
+    states.push((again, contents(&replica.things.snapshot())));
+    for (revision, state) in states {
+        let snapshot = replica.things.at(revision).await.unwrap();
+        assert_eq!(
+            (snapshot.revision(), contents(&snapshot)),
+            (revision, state)
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_is_one_namespace_after_one_key() {
+    let replica = Replica::alone().await;
+    for name in ["", "a", "aa", "b"]
+        .iter()
+        .flat_map(|ns| ["x", "y", "z"].map(|n| Key::new(*ns, n)))
+    {
+        replica.create(&name, "").await;
+    }
+    let snapshot = replica.things.snapshot();
+    let range = |namespace: Option<&str>, after: Option<Key>| -> Vec<String> {
+        snapshot
+            .range(namespace, after.as_ref())
+            .map(|o| o.key.to_string())
+            .collect()
+    };
+    assert_eq!(range(None, None).len(), 12);
+    assert_eq!(range(Some("a"), None), ["a/x", "a/y", "a/z"]);
+    assert_eq!(range(Some("a"), Some(key("a/x"))), ["a/y", "a/z"]);
+    assert_eq!(range(Some("a"), Some(key("a/xx"))), ["a/y", "a/z"]);
+    assert_eq!(
+        range(Some("aa"), Some(key("a/x"))),
+        ["aa/x", "aa/y", "aa/z"]
+    );
+    assert_eq!(range(Some("a"), Some(key("b/x"))), Vec::<String>::new());
+    assert_eq!(
+        range(None, Some(key("aa/y"))),
+        ["aa/z", "b/x", "b/y", "b/z"]
+    );
+    assert_eq!(range(Some(""), None), ["x", "y", "z"]);
+}

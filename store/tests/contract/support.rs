@@ -1,0 +1,175 @@
+//! Stores on a database of their own, and short ways to say what a test does with them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use store::testing::{TestDatabase, database};
+use store::{
+    Collection, Event, EventKind, Key, Operation, Project, Provenance, Revision, Snapshot, Store,
+    StoreConfig, Write, WriteError,
+};
+use uuid::Uuid;
+
+/// Waiting longer than this for anything is a failure.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Views are the bodies themselves.
+pub(crate) struct Text;
+
+impl Project for Text {
+    type View = String;
+
+    fn project(&self, _key: &Key, _revision: Revision, body: Bytes) -> String {
+        String::from_utf8_lossy(&body).into_owned()
+    }
+}
+
+/// One process' store with two collections.
+pub(crate) struct Replica {
+    pub(crate) store: Arc<Store>,
+    pub(crate) things: Arc<Collection<Text>>,
+    pub(crate) others: Arc<Collection<Text>>,
+}
+
+impl Replica {
+    pub(crate) async fn on(database: &TestDatabase) -> Self {
+        Self::with(StoreConfig::new(&database.url)).await
+    }
+
+    pub(crate) async fn with(config: StoreConfig) -> Self {
+        let store = Store::connect(config).await.unwrap();
+        let things = store
+            .register("test.example.com", "things", Text)
+            .await
+            .unwrap();
+        let others = store
+            .register("test.example.com", "others", Text)
+            .await
+            .unwrap();
+        store.start().await.unwrap();
+        Self {
+            store,
+            things,
+            others,
+        }
+    }
+
+    pub(crate) async fn alone() -> Self {
+        Self::on(&database()).await
+    }
+
+    pub(crate) async fn create(&self, key: &Key, body: &str) -> (Uuid, Revision) {
+        let uid = Uuid::new_v4();
+        (
+            uid,
+            self.things.write(create(key, uid, body)).await.unwrap(),
+        )
+    }
+}
+
+pub(crate) fn key(text: &str) -> Key {
+    let (namespace, name) = text.split_once('/').unwrap_or(("", text));
+    Key::new(namespace, name)
+}
+
+fn write(key: &Key, operation: Operation) -> Write {
+    let provenance = Provenance {
+        user: "tester".into(),
+        ..Provenance::default()
+    };
+    Write {
+        key: key.clone(),
+        operation,
+        provenance,
+    }
+}
+
+pub(crate) fn create(key: &Key, uid: Uuid, body: &str) -> Write {
+    write(
+        key,
+        Operation::Create {
+            uid,
+            body: Bytes::copy_from_slice(body.as_bytes()),
+        },
+    )
+}
+
+pub(crate) fn update(key: &Key, uid: Uuid, expected: Revision, body: &str) -> Write {
+    let body = Bytes::copy_from_slice(body.as_bytes());
+    write(
+        key,
+        Operation::Update {
+            uid,
+            expected,
+            body,
+        },
+    )
+}
+
+pub(crate) fn delete(key: &Key, uid: Uuid, expected: Revision, body: &str) -> Write {
+    let body = Bytes::copy_from_slice(body.as_bytes());
+    write(
+        key,
+        Operation::Delete {
+            uid,
+            expected,
+            body,
+        },
+    )
+}
+
+/// Writes as a careful client does: what was certainly not written is tried again.
+pub(crate) async fn write_patiently(
+    things: &Collection<Text>,
+    write: Write,
+) -> Result<Revision, WriteError> {
+    loop {
+        match things.write(write.clone()).await {
+            Err(WriteError::Unavailable { .. } | WriteError::Overloaded { .. }) => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// An event in a form that compares.
+pub(crate) type Seen = (EventKind, i64, String, String, Option<(i64, String)>);
+
+pub(crate) fn seen(event: &Event<String>) -> Seen {
+    let current = &event.current;
+    assert_eq!(current.revision, event.revision);
+    let previous = event
+        .previous
+        .as_ref()
+        .map(|p| (p.revision.get(), p.view.clone()));
+    (
+        event.kind,
+        event.revision.get(),
+        current.key.to_string(),
+        current.view.clone(),
+        previous,
+    )
+}
+
+/// A snapshot in a form that compares.
+pub(crate) fn contents(snapshot: &Snapshot<String>) -> Vec<(String, i64, String)> {
+    let all = snapshot.range(None, None);
+    all.map(|o| (o.key.to_string(), o.revision.get(), o.view.clone()))
+        .collect()
+}
+
+/// The next `count` events of a watcher.
+pub(crate) async fn next_events(watcher: &mut store::Watcher<Text>, count: usize) -> Vec<Seen> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        let batch = tokio::time::timeout(PATIENCE, watcher.next_batch(count - all.len()));
+        let batch = batch
+            .await
+            .expect("events arrive")
+            .expect("the watch goes on");
+        all.extend(batch.iter().map(|event| seen(event)));
+    }
+    all
+}
