@@ -234,10 +234,6 @@ impl<P: Project> Feed for Cache<P> {
         wakers.values().for_each(|bell| bell.notify_waiters());
     }
 
-    fn cached(&self, key: &Key) -> Option<Revision> {
-        self.current.load().get(key).map(|stored| stored.revision)
-    }
-
     fn trim(&self, now: Instant) {
         self.ring_mut().trim(now);
     }

@@ -15,7 +15,7 @@ use crate::load::Loaded;
 use crate::log::LoggedEvent;
 use crate::probe::Probe;
 use crate::store::StoreConfig;
-use crate::types::{Key, Revision};
+use crate::types::Revision;
 use crate::writer::Queued;
 
 /// What a client is told to wait when the database is away.
@@ -27,8 +27,6 @@ pub(crate) trait Feed: Send + Sync {
     fn apply(&self, events: &[LoggedEvent], position: Revision);
     /// Replaces everything.
     fn reset(&self, loaded: Loaded, position: Revision);
-    /// Which revision of `key` is in the cache.
-    fn cached(&self, key: &Key) -> Option<Revision>;
     /// Lets old events go.
     fn trim(&self, now: Instant);
     /// How many objects and events, and how many bytes of events.
@@ -155,11 +153,6 @@ impl Shared {
 
     pub(crate) fn resources(&self) -> Vec<i32> {
         self.feeds().by_resource.keys().copied().collect()
-    }
-
-    pub(crate) fn cached(&self, resource: i32, key: &Key) -> Option<Revision> {
-        let feed = self.feeds().by_resource.get(&resource).map(Arc::clone);
-        feed.and_then(|feed| feed.cached(key))
     }
 
     pub(crate) fn sizes(&self) -> Vec<CollectionStats> {

@@ -170,10 +170,6 @@ impl Leader {
         let mut batch: Vec<Queued> = Vec::new();
         let mut rest = VecDeque::new();
         for queued in self.pending.drain(..) {
-            if let Some(conflict) = stale(&self.shared, &queued) {
-                queued.answer(Err(conflict));
-                continue;
-            }
             let size = queued.write.operation.body().len();
             let fits = batch.is_empty() || bytes + size <= MOST_BYTES && batch.len() < MOST_WRITES;
             // A key that waits keeps later writes to it waiting too.
@@ -336,13 +332,6 @@ impl Leader {
         self.shared.writable.store(true, Ordering::Release);
         Some(link)
     }
-}
-
-/// A write that this process' cache shows to be too late.
-fn stale(shared: &Shared, queued: &Queued) -> Option<WriteError> {
-    let expected = queued.write.operation.expected()?;
-    let current = shared.cached(queued.resource, &queued.write.key)?;
-    (expected < current).then_some(WriteError::Conflict { current })
 }
 
 fn event_of(queued: &Queued, revision: Revision) -> LoggedEvent {

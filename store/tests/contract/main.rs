@@ -2,5 +2,8 @@
 
 mod support;
 
+mod model;
 mod reads;
+mod schema;
+mod watches;
 mod writes;

@@ -1,0 +1,288 @@
+//! Random operations on several processes against a model: the log is the truth, and everything
+//! that any process shows is a fold of it.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use sqlx::Connection;
+use store::testing::database;
+use store::{EventKind, Key, Revision, StoreConfig, WriteError};
+use uuid::Uuid;
+
+use crate::support::{Replica, Seen, contents, create, delete, key, next_events, update};
+
+/// One step of one client. Keys and revisions are picked from what exists when it runs.
+#[derive(Clone, Debug)]
+enum Step {
+    Write {
+        replica: usize,
+        key: usize,
+        kind: u8,
+        stale: bool,
+    },
+    Read {
+        replica: usize,
+    },
+    Watch {
+        replica: usize,
+        back: usize,
+    },
+    Exact {
+        replica: usize,
+        back: usize,
+    },
+    Restart {
+        replica: usize,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let replica = 0..3usize;
+    prop_oneof![
+        12 => (replica.clone(), 0..6usize, 0..3u8, prop::bool::weighted(0.1))
+            .prop_map(|(replica, key, kind, stale)| Step::Write { replica, key, kind, stale }),
+        2 => replica.clone().prop_map(|replica| Step::Read { replica }),
+        3 => (replica.clone(), 0..40usize).prop_map(|(replica, back)| Step::Watch { replica, back }),
+        2 => (replica.clone(), 0..40usize).prop_map(|(replica, back)| Step::Exact { replica, back }),
+        1 => replica.prop_map(|replica| Step::Restart { replica }),
+    ]
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    uid: Uuid,
+    revision: Revision,
+    body: String,
+}
+
+/// The state after each write, and the writes.
+struct Model {
+    current: BTreeMap<String, Entry>,
+    log: Vec<Seen>,
+    states: Vec<(Revision, BTreeMap<String, Entry>)>,
+}
+
+impl Model {
+    fn record(&mut self, kind: EventKind, name: &str, uid: Uuid, revision: Revision, body: &str) {
+        let entry = Entry {
+            uid,
+            revision,
+            body: body.to_owned(),
+        };
+        let previous = match kind {
+            EventKind::Deleted => self.current.remove(name),
+            _ => self.current.insert(name.to_owned(), entry),
+        };
+        let previous = previous.map(|entry| (entry.revision.get(), entry.body));
+        self.log.push((
+            kind,
+            revision.get(),
+            name.to_owned(),
+            body.to_owned(),
+            previous,
+        ));
+        self.states.push((revision, self.current.clone()));
+    }
+
+    fn state_back(&self, back: usize) -> (Revision, Vec<(String, i64, String)>) {
+        let (revision, state) =
+            &self.states[self.states.len() - 1 - back.min(self.states.len() - 1)];
+        let all = state
+            .iter()
+            .map(|(name, e)| (name.clone(), e.revision.get(), e.body.clone()));
+        (*revision, all.collect())
+    }
+}
+
+async fn run(steps: Vec<Step>, ring_bytes: usize) {
+    let database = database();
+    let config = || {
+        let mut config = StoreConfig::new(&database.url);
+        config.ring_bytes = ring_bytes;
+        config
+    };
+    let mut replicas = Vec::new();
+    for _ in 0..3 {
+        replicas.push(Replica::with(config()).await);
+    }
+    let start = replicas[0].store.applied();
+    let states = vec![(start, BTreeMap::new())];
+    let mut model = Model {
+        current: BTreeMap::new(),
+        log: Vec::new(),
+        states,
+    };
+    let mut live: Vec<_> = replicas
+        .iter()
+        .map(|r| r.things.watch(start).unwrap())
+        .collect();
+    let mut returned = [0; 3];
+    for (number, step) in steps.into_iter().enumerate() {
+        match step {
+            Step::Write {
+                replica,
+                key: of,
+                kind,
+                stale,
+            } => {
+                let name = format!("ns{}/{}", of % 2, of);
+                write(&replicas[replica], &mut model, &name, kind, stale, number).await;
+            }
+            Step::Read { replica } => {
+                let snapshot = replicas[replica].things.consistent().await.unwrap();
+                assert_eq!(contents(&snapshot), model.state_back(0).1);
+            }
+            Step::Exact { replica, back } => {
+                let (revision, state) = model.state_back(back);
+                let snapshot = replicas[replica].things.at(revision).await.unwrap();
+                assert_eq!(
+                    (snapshot.revision(), contents(&snapshot)),
+                    (revision, state)
+                );
+            }
+            Step::Watch { replica, back } => {
+                let (revision, _) = model.state_back(back);
+                let mut watcher = replicas[replica].things.watch(revision).unwrap();
+                let later: Vec<_> = model
+                    .log
+                    .iter()
+                    .filter(|e| e.1 > revision.get())
+                    .cloned()
+                    .collect();
+                assert_eq!(next_events(&mut watcher, later.len()).await, later);
+            }
+            Step::Restart { replica } => {
+                let resume = live[replica].position();
+                let known = next_events(&mut live[replica], 0).await.len();
+                assert_eq!(known, 0);
+                replicas[replica].store.shutdown().await;
+                replicas[replica] = Replica::with(config()).await;
+                live[replica] = replicas[replica].things.watch(resume).unwrap();
+            }
+        }
+        // Each live watch returns some of what is there, so that cursors are everywhere.
+        let replica = number % 3;
+        let some = (model.log.len() - returned[replica]).min(2);
+        let events = next_events(&mut live[replica], some).await;
+        assert_eq!(
+            events,
+            model.log[returned[replica]..returned[replica] + some]
+        );
+        returned[replica] += some;
+    }
+    for (watcher, returned) in live.iter_mut().zip(returned) {
+        assert_eq!(
+            next_events(watcher, model.log.len() - returned).await,
+            model.log[returned..]
+        );
+    }
+    check_tables(&database.admin_url, &model).await;
+}
+
+async fn write(replica: &Replica, model: &mut Model, name: &str, kind: u8, stale: bool, n: usize) {
+    let body = format!("{n}");
+    let at: Key = key(name);
+    let known = model.current.get(name).cloned();
+    let uid = known.as_ref().map_or_else(Uuid::new_v4, |entry| entry.uid);
+    let expected = known
+        .as_ref()
+        .map_or(Revision::new(1), |entry| entry.revision);
+    let expected = if stale {
+        Revision::new(expected.get() - 1)
+    } else {
+        expected
+    };
+    let (kind, write) = match kind {
+        0 => (EventKind::Added, create(&at, Uuid::new_v4(), &body)),
+        1 => (EventKind::Modified, update(&at, uid, expected, &body)),
+        _ => (EventKind::Deleted, delete(&at, uid, expected, &body)),
+    };
+    let uid = match &write.operation {
+        store::Operation::Create { uid, .. } => *uid,
+        _ => uid,
+    };
+    let outcome = replica.things.write(write).await;
+    match (kind, known) {
+        (EventKind::Added, Some(there)) => {
+            assert_eq!(
+                outcome,
+                Err(WriteError::AlreadyExists {
+                    current: there.revision
+                })
+            );
+        }
+        (EventKind::Modified | EventKind::Deleted, None) => {
+            assert_eq!(outcome, Err(WriteError::NotFound));
+        }
+        (EventKind::Modified | EventKind::Deleted, Some(there)) if stale => {
+            assert_eq!(
+                outcome,
+                Err(WriteError::Conflict {
+                    current: there.revision
+                })
+            );
+        }
+        _ => model.record(kind, name, uid, outcome.unwrap(), &body),
+    }
+}
+
+/// The log is what was acknowledged, and folding it gives the current table.
+async fn check_tables(admin_url: &str, model: &Model) {
+    let mut connection = sqlx::PgConnection::connect(admin_url).await.unwrap();
+    let log: Vec<(i64, i16, String, Option<i64>, String)> = sqlx::query_as(
+        "SELECT revision, kind, namespace || '/' || name, previous_revision, convert_from(body, 'UTF8')
+         FROM store.events ORDER BY revision",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    let expected: Vec<_> = model
+        .log
+        .iter()
+        .map(|(kind, revision, name, body, previous)| {
+            (
+                *revision,
+                *kind as i16,
+                name.clone(),
+                previous.as_ref().map(|p| p.0),
+                body.clone(),
+            )
+        })
+        .collect();
+    assert_eq!(log, expected);
+    let heads: Vec<(String, i64, String)> = sqlx::query_as(
+        "SELECT o.namespace || '/' || o.name, o.revision, convert_from(coalesce(o.body, e.body), 'UTF8')
+         FROM store.objects o LEFT JOIN store.events e USING (revision)
+         ORDER BY o.namespace, o.name",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    assert_eq!(heads, model.state_back(0).1);
+}
+
+fn check(cases: u32, ring_bytes: usize) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let config = ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    TestRunner::new(config)
+        .run(&prop::collection::vec(step(), 20..80), |steps| {
+            runtime.block_on(run(steps, ring_bytes));
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn everything_shown_is_a_fold_of_the_log() {
+    check(12, 1 << 20);
+}
+
+#[test]
+fn everything_shown_is_a_fold_of_the_log_with_a_tiny_ring() {
+    check(12, 1500);
+}
