@@ -365,8 +365,7 @@ impl<'a> Clause<'a> {
     /// The formats that the clause admits, in our order of preference.
     fn formats(&self) -> impl Iterator<Item = Format> {
         let all = [Format::Json, Format::Yaml, Format::Protobuf];
-        let wildcard = (self.kind == "*" && self.subtype == "*")
-            || (self.kind == "application" && self.subtype == "*");
+        let wildcard = matches!(self.kind, "*" | "application") && self.subtype == "*";
         let named = |format: &Format| {
             format.media_type().split_once('/') == Some((self.kind, self.subtype))
         };

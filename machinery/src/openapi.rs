@@ -80,13 +80,6 @@ impl OpenApi {
     }
 }
 
-/// The name that a kind is published under: the reversed group, the version and the kind.
-fn definition_name(group: &str, version: &str, kind: &str) -> String {
-    let mut parts: Vec<_> = group.split('.').rev().collect();
-    parts.extend([version, kind]);
-    parts.join(".")
-}
-
 #[cfg(test)]
 pub(crate) mod test_resources {
     //! Two resources that exist only in tests.

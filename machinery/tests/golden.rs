@@ -26,9 +26,9 @@ fn check(name: &str, actual: &Value) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden")
         .join(name);
-    let actual = serde_json::to_string_pretty(actual).unwrap() + "\n";
+    let actual = serde_json::to_string_pretty(actual).expect("a value is written") + "\n";
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        fs::write(&path, &actual).unwrap();
+        fs::write(&path, &actual).expect("the golden file is writable");
     }
     let expected = fs::read_to_string(&path).unwrap_or_default();
     assert!(
@@ -71,7 +71,7 @@ fn schema() -> Schema {
             "Mode": {"type": "string", "enum": ["Fast", "Slow"]},
         },
     });
-    Schema::from_json_schema(&root).unwrap()
+    Schema::from_json_schema(&root).expect("the schema is structural")
 }
 
 fn version(name: &'static str, storage: bool) -> VersionInfo {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::definition_name;
 use crate::{
     discovery,
     resource::{ResourceInfo, VersionInfo},
@@ -63,21 +62,23 @@ pub(super) struct Names<'a> {
 
 impl Names<'_> {
     pub(super) fn kind(&self, version: &str, kind: &str) -> String {
-        definition_name(self.group, version, kind)
+        format!("{}.{version}.{kind}", self.reversed_group())
     }
 
     pub(super) fn meta(&self, kind: &str) -> String {
-        format!("{}.v1.{kind}", self.below("meta"))
+        format!("{}.meta.v1.{kind}", self.reversed_group())
     }
 
     pub(super) fn scale(&self) -> String {
-        format!("{}.v1.{}", self.below("autoscaling"), crate::scale::KIND)
+        format!(
+            "{}.autoscaling.v1.{}",
+            self.reversed_group(),
+            crate::scale::KIND
+        )
     }
 
-    fn below(&self, name: &str) -> String {
-        definition_name(&format!("{name}.{}", self.group), "", "")
-            .trim_end_matches('.')
-            .to_owned()
+    fn reversed_group(&self) -> String {
+        self.group.split('.').rev().collect::<Vec<_>>().join(".")
     }
 }
 

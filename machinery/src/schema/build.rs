@@ -76,7 +76,7 @@ impl<'a> Builder<'a> {
         match keyword.as_str() {
             "type" => schema.kind = kind(value)?.or(schema.kind),
             "format" => keep(&mut schema.format, text(value)?),
-            "description" => keep(&mut schema.description, text(value)?),
+            "description" => keep(&mut schema.description, unwrap_lines(&text(value)?)),
             "nullable" => schema.nullable |= value.as_bool().ok_or("no boolean")?,
             "default" if value.is_null() => {}
             "default" => keep(&mut schema.default, value.clone()),
@@ -276,6 +276,21 @@ fn keep<T>(place: &mut Option<T>, value: T) {
     place.get_or_insert(value);
 }
 
+/// Doc comments are wrapped for editors: their paragraphs become lines again. Lists and code
+/// keep theirs.
+fn unwrap_lines(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.lines() {
+        let stands_alone = line.is_empty() || line.starts_with([' ', '\t', '-', '*']);
+        if !out.is_empty() {
+            let joins = !stands_alone && !out.ends_with('\n');
+            out.push(if joins { ' ' } else { '\n' });
+        }
+        out.push_str(line);
+    }
+    out
+}
+
 fn text(value: &Value) -> Result<String, String> {
     value
         .as_str()
@@ -462,6 +477,16 @@ mod tests {
             .as_ref()
             .unwrap();
         assert!(free.preserve_unknown_fields);
+    }
+
+    #[test]
+    fn wrapped_descriptions_become_lines_again() {
+        let text = "One sentence\nover two lines.\n\nAnother.\n- a list\n- of two";
+        let schema = built(json!({"type": "string", "description": text}));
+        assert_eq!(
+            schema.description.unwrap(),
+            "One sentence over two lines.\n\nAnother.\n- a list\n- of two"
+        );
     }
 
     #[test]
