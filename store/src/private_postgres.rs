@@ -275,11 +275,8 @@ impl PrivatePostgres {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             let status = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
-            if status
-                .lines()
-                .nth(7)
-                .is_some_and(|line| line.trim() == "ready")
-            {
+            let state = status.lines().nth(7).map(str::trim);
+            if matches!(state, Some("ready" | "standby")) {
                 return Ok(());
             }
             let ended = self.running.as_ref().is_none_or(JoinHandle::is_finished);
