@@ -368,13 +368,12 @@ impl Handler {
             connection: Arc::clone(&state.connection),
             answer,
         };
-        let answer = match state.shared.workers.dispatch(job) {
-            Ok(()) => answered
+        let answer = if state.shared.workers.dispatch(job) {
+            answered
                 .await
-                .unwrap_or_else(|_| ApiError::internal("the handler was lost").into()),
-            Err(_) => {
-                ApiError::too_many_requests("too many requests, please try again later", 1).into()
-            }
+                .unwrap_or_else(|_| ApiError::internal("the handler was lost").into())
+        } else {
+            ApiError::too_many_requests("too many requests, please try again later", 1).into()
         };
         let mut response = state.finish(answer, on_upgrade);
         if version != Version::HTTP_2 && state.shared.stopping.is_cancelled() {

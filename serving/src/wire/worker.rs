@@ -129,8 +129,9 @@ impl Workers {
     }
 
     /// Hands a request to the worker with the shortest queue, in turn among
-    /// equals; gives it back when all queues are full.
-    pub(super) fn dispatch(&self, job: Job) -> Result<(), Job> {
+    /// equals; drops it and says false when all queues are full.
+    #[must_use]
+    pub(super) fn dispatch(&self, job: Job) -> bool {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let (later, first) = self.queues.split_at(turn % self.queues.len().max(1));
         let best = first
@@ -138,12 +139,7 @@ impl Workers {
             .chain(later)
             .rev()
             .max_by_key(|queue| queue.capacity());
-        match best {
-            Some(queue) => queue
-                .try_send(job)
-                .map_err(mpsc::error::TrySendError::into_inner),
-            None => Err(job),
-        }
+        best.is_some_and(|queue| queue.try_send(job).is_ok())
     }
 }
 
@@ -318,8 +314,12 @@ fn actix_request(
     let head = request.head_mut();
     head.method = actix_http::Method::from_bytes(parts.method.as_str().as_bytes())
         .expect("a method is a token in both versions of http");
-    // hyper accepts a few URIs that http 0.2 refuses; no route matches "/".
-    head.uri = parts.uri.to_string().parse().unwrap_or_default();
+    // hyper accepts a few paths that http 0.2 refuses; those become "/".
+    let path = parts
+        .uri
+        .path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str);
+    head.uri = path.parse().unwrap_or_default();
     head.version = match parts.version {
         http::Version::HTTP_2 => actix_http::Version::HTTP_2,
         http::Version::HTTP_10 => actix_http::Version::HTTP_10,

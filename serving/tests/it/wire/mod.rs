@@ -1,8 +1,15 @@
 //! The wire and authentication, over real TLS and in both protocols.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "what helps a test fails as a test does"
+)]
+
 mod auth;
-mod certificates;
-mod client;
+pub(crate) mod certificates;
+pub(crate) mod client;
 mod fake_kube;
 mod limits;
 mod protocol;
