@@ -16,10 +16,11 @@ use super::json::KEPT_DEPTH;
 use crate::error::ApiError;
 
 /// How many nodes aliases may add to a document in total.
-const MAX_REPEATED_NODES: usize = 20_000;
+const MAX_REPEATED_NODES: usize = 5_000;
 
-/// More nodes than the largest request body holds.
-const MAX_NODES: usize = 4_000_000;
+/// How many nodes a document may have. A node costs microseconds here, which a body full of
+/// the shortest ones would turn into seconds.
+const MAX_NODES: usize = 250_000;
 
 /// Decodes one document. Duplicate keys are reported as [`super::json::decode`] does.
 pub fn decode(body: &[u8]) -> Result<Decoded, ApiError> {
@@ -46,7 +47,7 @@ fn options() -> serde_saphyr::Options {
         budget: serde_saphyr::budget! {
             max_depth: KEPT_DEPTH,
             flow_nesting_limit: KEPT_DEPTH + 1,
-            max_events: MAX_NODES,
+            max_events: 2 * MAX_NODES,
             max_nodes: MAX_NODES,
             max_documents: 1,
         },
@@ -330,6 +331,12 @@ mod tests {
         let started = std::time::Instant::now();
         assert!(refusal(&text).contains("excessive aliasing"));
         assert!(started.elapsed().as_millis() < 500);
+    }
+
+    #[test]
+    fn a_body_full_of_tiny_nodes_is_refused() {
+        let text = "- a\n".repeat(MAX_NODES + 1);
+        assert!(refusal(&text).contains("error converting YAML to JSON"));
     }
 
     #[test]
