@@ -97,6 +97,13 @@ impl Context {
         meta::check_name_and_namespace(object, &self.info.name, namespace)
     }
 
+    /// Drops owners that stand twice, and warns of it.
+    pub fn dedup_owners(&self, object: &mut Object) {
+        if let Some(warning) = meta::dedup_owner_references(object) {
+            self.warn(&warning);
+        }
+    }
+
     /// Refuses to create anything in a namespace that is absent or going away.
     ///
     /// # Errors

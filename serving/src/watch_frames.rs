@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use machinery::{
     Object,
-    codec::{self, ListMeta, protobuf},
+    codec::{ListMeta, protobuf},
     error::ApiError,
     negotiate::{Format, MetaVersion},
     object, partial, revision, table,
@@ -95,10 +95,7 @@ impl Frames {
         } else if self.output.partial().is_some() {
             self.push_partial("BOOKMARK", &bookmark);
         } else {
-            self.push_json(
-                "BOOKMARK",
-                &codec::encode(&Value::Object(bookmark), Format::Json, false),
-            );
+            self.push_json("BOOKMARK", Value::Object(bookmark).to_string().as_bytes());
         }
     }
 
@@ -110,7 +107,7 @@ impl Frames {
             let frame = protobuf::watch_frame("ERROR", &protobuf::status(&status));
             self.buffer.extend_from_slice(&frame);
         } else {
-            self.push_json("ERROR", &codec::encode(&status, Format::Json, false));
+            self.push_json("ERROR", &serde_json::to_vec(&status).unwrap_or_default());
         }
     }
 

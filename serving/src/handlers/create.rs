@@ -32,6 +32,7 @@ pub(super) async fn handle(context: &Context, target: &Target) -> Result<Respons
     context
         .check_namespace(&target.group_resource(), name)
         .await?;
+    context.dedup_owners(&mut object);
     version.info.schema.apply_defaults(&mut object);
     let view = store_new(context, target, object).await?;
     Ok(output.object(201, &view, version))

@@ -47,6 +47,7 @@ pub(super) async fn handle(
             )
         })?;
         context.check_identity(&patched)?;
+        context.dedup_owners(&mut patched);
         version.info.schema.apply_defaults(&mut patched);
         update::next(target, half, current, patched)
     })

@@ -35,6 +35,7 @@ pub(super) async fn handle(
     let mut object = input.object;
     context.check_identity(&object)?;
     check_resource_version(&object)?;
+    context.dedup_owners(&mut object);
     version.info.schema.apply_defaults(&mut object);
     let key = target.key(&context.info.namespace, &context.info.name);
     let outcome = write::modify(context, target, &key, |current| {

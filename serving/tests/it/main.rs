@@ -1,3 +1,4 @@
 //! The generic API server in process, over real sockets.
 
+mod api;
 mod wire;
