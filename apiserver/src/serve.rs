@@ -1,0 +1,100 @@
+//! `serve`: beside a kube-apiserver, and what both ways of serving have in common.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use plumbing::health::Health;
+use plumbing::metrics::Registry as MetricsRegistry;
+use plumbing::shutdown;
+use serving::auth::{
+    Authenticator, Authorizer, DelegatedAuthorizer, DelegatedOptions, kube_client,
+};
+use serving::documents::ServerVersion;
+use serving::namespaces::{ClusterNamespaces, NamespaceLookup};
+use serving::registry::Registry;
+use serving::server::{Server, ServerBuilder};
+use serving::tls::{self, CertResolver, CertificateFiles};
+use serving::wire::{ServerConfig, ShutdownTimes};
+use store::{Store, StoreConfig};
+
+use crate::cli::{Serve, Shutdown};
+use crate::widgets::Widgets;
+
+/// Who may do what, and where: the answers of a kube-apiserver, or of a server without one.
+pub(crate) struct Identity {
+    pub authenticator: Authenticator,
+    pub authorizer: Arc<dyn Authorizer>,
+    pub namespaces: Arc<dyn NamespaceLookup>,
+}
+
+/// Where to listen, with which certificate, and how to stop.
+pub(crate) struct Listen {
+    pub address: SocketAddr,
+    pub certificate: CertificateFiles,
+    pub shutdown: Shutdown,
+}
+
+/// Serves until a signal ends the process.
+pub(crate) async fn run(args: Serve) -> Result<()> {
+    let stop = shutdown::signal().context("cannot listen for signals")?;
+    let client = kube_client(args.kubeconfig.as_deref()).await?;
+    let options = DelegatedOptions {
+        client_ca_file: args.client_ca_file,
+        ..DelegatedOptions::default()
+    };
+    let identity = Identity {
+        authenticator: Authenticator::delegated(client.clone(), options).await?,
+        authorizer: Arc::new(DelegatedAuthorizer::new(client.clone())),
+        namespaces: Arc::new(ClusterNamespaces::watch(client)),
+    };
+    let listen = Listen {
+        address: SocketAddr::new(args.bind_address, args.secure_port),
+        certificate: CertificateFiles {
+            certificate: args.tls_cert_file,
+            key: args.tls_private_key_file,
+        },
+        shutdown: args.shutdown,
+    };
+    let store = StoreConfig {
+        retention: args.history_retention,
+        ..StoreConfig::new(args.database_url)
+    };
+    let server = start(store, identity, listen).await?;
+    tracing::info!(address = %server.local_addr(), "serving");
+    Ok(server.run(stop).await?)
+}
+
+/// Connects, fills the caches and opens the port.
+pub(crate) async fn start(
+    store: StoreConfig,
+    identity: Identity,
+    listen: Listen,
+) -> Result<Server> {
+    let store = Store::connect(store).await?;
+    let certificate = CertResolver::load(listen.certificate).await?;
+    tokio::spawn(Arc::clone(&certificate).watch(tls::POLL_INTERVAL));
+    let wire = ServerConfig {
+        tls: Some(tls::server_config(certificate)?),
+        shutdown: ShutdownTimes {
+            delay: listen.shutdown.shutdown_delay_duration,
+            grace: listen.shutdown.shutdown_timeout,
+        },
+        ..ServerConfig::new(listen.address)
+    };
+    let builder = ServerBuilder {
+        registry: Registry::new().register(Arc::new(Widgets)),
+        store,
+        authenticator: Arc::new(identity.authenticator),
+        authorizer: identity.authorizer,
+        namespaces: identity.namespaces,
+        wire,
+        about: ServerVersion {
+            title: "Widget API".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        },
+        health: Arc::new(Health::new()),
+        metrics: Arc::new(MetricsRegistry::new()),
+    };
+    Ok(builder.start().await?)
+}

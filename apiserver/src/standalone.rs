@@ -1,0 +1,113 @@
+//! `standalone`: a Widget API for one person on one machine. No cluster, no root, nothing to set
+//! up: Postgres, certificates and a kubeconfig are in the data directory.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use plumbing::shutdown;
+use serving::auth::{Authenticator, MastersOnly};
+use serving::namespaces::EveryNamespace;
+use serving::tls::CertificateFiles;
+use store::StoreConfig;
+use store::private_postgres::{PrivatePostgres, PrivatePostgresOptions};
+use tokio_util::sync::CancellationToken;
+
+use crate::certs::{Authority, Leaf};
+use crate::cli::Standalone;
+use crate::serve::{self, Identity, Listen};
+use crate::{files, kubeconfig};
+
+const DATABASE: &str = "widgets";
+const OWNER: &str = "widget_owner";
+const RUNTIME: &str = "widget_server";
+
+/// What the server and its administrator prove who they are by.
+struct Credentials {
+    ca: String,
+    admin: Leaf,
+    serving: CertificateFiles,
+}
+
+/// Serves until a signal ends the process; then Postgres has ended too.
+pub(crate) async fn run(args: Standalone) -> Result<()> {
+    let stop = shutdown::signal().context("cannot listen for signals")?;
+    let dir = &args.data_dir;
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let _lock = files::lock(&dir.join("lock"))?;
+    let credentials = make_credentials(&dir.join("tls"))?;
+    let postgres = start_postgres(&args).await?;
+    let served = serve_from(&args, &postgres, &credentials, stop).await;
+    let stopped = tokio::task::spawn_blocking(move || postgres.stop()).await;
+    served.and(
+        stopped
+            .context("stopping postgres broke off")?
+            .map_err(Into::into),
+    )
+}
+
+async fn start_postgres(args: &Standalone) -> Result<PrivatePostgres> {
+    let dir = args.data_dir.join("postgres");
+    let options = PrivatePostgresOptions {
+        bin_dir: args.postgres_bin_dir.clone(),
+        ..PrivatePostgresOptions::default()
+    };
+    let start = move || -> Result<PrivatePostgres> {
+        let postgres = PrivatePostgres::start(&dir, &options)?;
+        postgres.create_database(DATABASE, OWNER)?;
+        Ok(postgres)
+    };
+    tokio::task::spawn_blocking(start)
+        .await
+        .context("starting postgres broke off")?
+}
+
+async fn serve_from(
+    args: &Standalone,
+    postgres: &PrivatePostgres,
+    credentials: &Credentials,
+    stop: CancellationToken,
+) -> Result<()> {
+    let owner = postgres.url(DATABASE, OWNER);
+    store::migrate(&owner, RUNTIME)
+        .await
+        .context("cannot migrate the database")?;
+    let store = StoreConfig {
+        retention: args.history_retention,
+        ..StoreConfig::new(postgres.url(DATABASE, RUNTIME))
+    };
+    let identity = Identity {
+        authenticator: Authenticator::standalone(credentials.ca.as_bytes())?,
+        authorizer: Arc::new(MastersOnly),
+        namespaces: Arc::new(EveryNamespace),
+    };
+    let listen = Listen {
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, args.secure_port)),
+        certificate: credentials.serving.clone(),
+        shutdown: args.shutdown.clone(),
+    };
+    let server = serve::start(store, identity, listen).await?;
+    let path = args.data_dir.join("kubeconfig");
+    let config = kubeconfig::render(server.local_addr(), &credentials.ca, &credentials.admin);
+    files::write_private(&path, format!("{config:#}\n").as_bytes())?;
+    tracing::info!(address = %server.local_addr(), kubeconfig = %path.display(), "serving");
+    Ok(server.run(stop).await?)
+}
+
+fn make_credentials(dir: &Path) -> Result<Credentials> {
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let authority = Authority::load_or_create(&dir.join("ca.pem"))?;
+    let leaf = authority.issue_serving()?;
+    let serving = CertificateFiles {
+        certificate: dir.join("serving.crt"),
+        key: dir.join("serving.key"),
+    };
+    files::write_private(&serving.certificate, leaf.certificate.as_bytes())?;
+    files::write_private(&serving.key, leaf.key.as_bytes())?;
+    Ok(Credentials {
+        ca: authority.certificate().to_owned(),
+        admin: authority.issue_client("standalone-admin", "system:masters")?,
+        serving,
+    })
+}

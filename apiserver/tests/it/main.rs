@@ -1,0 +1,6 @@
+//! The real binary, standalone, over HTTPS and by kubectl.
+
+mod kubectl;
+mod lifecycle;
+mod server;
+mod widgets;
