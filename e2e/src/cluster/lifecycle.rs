@@ -116,8 +116,11 @@ impl Cluster {
     fn start_standalone(&self) -> Result<()> {
         let (port, servers) = {
             let mut state = self.state();
+            let port = state.port(STANDALONE)?;
+            state.directories = vec![self.standalone_dir()];
+            state::save(&self.dir, &state)?;
             (
-                state.port(STANDALONE)?,
+                port,
                 state.servers.clone().context("the run has no servers")?,
             )
         };
