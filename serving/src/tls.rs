@@ -65,8 +65,8 @@ impl CertResolver {
         }))
     }
 
-    /// Reads the files again and again, until dropped. Bad ones are logged
-    /// once and change nothing.
+    /// Reads the files again and again, as long as it is polled. Bad ones are
+    /// logged once and change nothing.
     pub async fn watch(self: Arc<Self>, interval: Duration) {
         let mut refused = None;
         loop {

@@ -17,6 +17,7 @@ mod body;
 mod config;
 mod connection;
 mod guard;
+mod handler;
 mod server;
 mod upgrade;
 mod worker;

@@ -1,6 +1,5 @@
 //! Accepting, serving and ending connections.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -9,25 +8,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::web::ServiceConfig;
-use http::{Method, Request, Response, Version};
-use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use machinery::error::ApiError;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::body::WireBody;
 use super::config::{Limits, ServerConfig};
 use super::connection::Connection;
 use super::guard::{Activity, Guarded};
-use super::worker::{Answer, Job, Workers};
+use super::handler::Handler;
+use super::worker::Workers;
 use crate::error::Error;
 
 /// Silence on a TCP connection after which the kernel asks for a sign of life;
@@ -37,6 +32,8 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
 const TCP_UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 /// Pause after a failed accept, which means that file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Time for workers to drop what they hold when every connection has ended.
+const LAST_POLLS: Duration = Duration::from_secs(1);
 /// What is left of a handshake's time when the server begins to drain.
 const LATE_HANDSHAKE: Duration = Duration::from_secs(1);
 /// Response bytes that hyper takes from one stream's body before its client
@@ -55,18 +52,19 @@ pub struct Server {
     drain: CancellationToken,
 }
 
-struct Shared {
-    workers: Workers,
+/// What all connections share.
+pub(super) struct Shared {
+    pub(super) workers: Workers,
     limits: Limits,
     tls: Option<TlsAcceptor>,
     handshakes: Semaphore,
     /// The stop was asked for; connections still open.
-    stopping: CancellationToken,
+    pub(super) stopping: CancellationToken,
     /// Nothing new is accepted; what streams must end.
     drain: CancellationToken,
     /// Time is up.
-    cut: CancellationToken,
-    tasks: TaskTracker,
+    pub(super) cut: CancellationToken,
+    pub(super) tasks: TaskTracker,
 }
 
 impl Server {
@@ -155,8 +153,8 @@ impl Server {
             shared.tasks.wait().await;
         }
         drop(shared);
-        // Handlers without a client were dropped; a body's last poll is short.
-        let _ = tokio::time::timeout(config.shutdown.grace, workers_ended.recv()).await;
+        // Handlers without a client were dropped; only a blocked one is left behind.
+        let _ = tokio::time::timeout(LAST_POLLS, workers_ended.recv()).await;
         Ok(())
     }
 }
@@ -329,88 +327,5 @@ where
     };
     if let Err(error) = result {
         tracing::debug!(%error, "a connection ended early");
-    }
-}
-
-/// Serves the requests of one connection.
-#[derive(Clone)]
-struct Handler(Arc<HandlerState>);
-
-struct HandlerState {
-    shared: Arc<Shared>,
-    connection: Arc<Connection>,
-    activity: Activity,
-}
-
-impl Handler {
-    fn new(shared: &Arc<Shared>, connection: Connection, activity: Activity) -> Self {
-        let shared = Arc::clone(shared);
-        Self(Arc::new(HandlerState {
-            shared,
-            connection: Arc::new(connection),
-            activity,
-        }))
-    }
-
-    async fn call(self, mut request: Request<Incoming>) -> Result<Response<WireBody>, Infallible> {
-        let state = self.0;
-        let busy = state.activity.begin();
-        let version = request.version();
-        let is_head = request.method() == Method::HEAD;
-        let on_upgrade = (version == Version::HTTP_11
-            && request.headers().contains_key(http::header::UPGRADE))
-        .then(|| hyper::upgrade::on(&mut request));
-        let (parts, body) = request.into_parts();
-        let (answer, answered) = oneshot::channel();
-        let job = Job {
-            parts,
-            body,
-            connection: Arc::clone(&state.connection),
-            answer,
-        };
-        let answer = if state.shared.workers.dispatch(job) {
-            answered
-                .await
-                .unwrap_or_else(|_| ApiError::internal("the handler was lost").into())
-        } else {
-            ApiError::too_many_requests("too many requests, please try again later", 1).into()
-        };
-        let mut response = state.finish(answer, on_upgrade);
-        if version != Version::HTTP_2 && state.shared.stopping.is_cancelled() {
-            // Clients go elsewhere before the port closes.
-            response.headers_mut().insert(
-                http::header::CONNECTION,
-                http::HeaderValue::from_static("close"),
-            );
-        }
-        // hyper drops the body of an answer to HEAD over HTTP/1.1 only.
-        let body = |body| if is_head { WireBody::empty() } else { body };
-        Ok(response.map(|whole| body(whole).holding(busy)))
-    }
-}
-
-impl HandlerState {
-    fn finish(&self, answer: Answer, on_upgrade: Option<OnUpgrade>) -> Response<WireBody> {
-        let Answer { response, upgrade } = answer;
-        match (upgrade, on_upgrade) {
-            (None, _) => response,
-            (Some(upgrade), Some(on_upgrade)) => {
-                let busy = self.activity.begin();
-                let cut = self.shared.cut.clone();
-                self.shared.tasks.spawn(async move {
-                    tokio::select! {
-                        () = upgrade.run(on_upgrade) => {}
-                        () = cut.cancelled() => {}
-                    }
-                    drop(busy);
-                });
-                response
-            }
-            (Some(_), None) => {
-                let error =
-                    ApiError::bad_request("an upgrade needs an Upgrade header and HTTP/1.1");
-                Answer::from(error).response
-            }
-        }
     }
 }
