@@ -126,15 +126,17 @@ impl ControlPlane {
         run.ensure(self.etcd()?)?;
         run.ensure(self.kube_apiserver()?)?;
         self.wait_kube_apiserver(run)?;
-        run.ensure(self.kube_controller_manager()?)?;
         run.ensure(self.kube_scheduler()?)?;
         self.install_manifests()?;
         run.ensure(self.kwok()?)?;
         run.ensure(self.metrics_server()?)
     }
 
-    /// Waits until the fake nodes are Ready and metrics-server serves its API.
-    pub fn wait_settled(&self) -> Result<()> {
+    /// Starts the controllers and waits until the fake nodes are Ready and
+    /// metrics-server serves its API. Comes after the platform: controllers learn
+    /// of a group that appears later only half a minute after it did.
+    pub fn start_controllers(&self, run: &dyn Supervisor) -> Result<()> {
+        run.ensure(self.kube_controller_manager()?)?;
         let kubectl = self.kubectl()?;
         let limit = format!("--timeout={}s", START_LIMIT.as_secs());
         kubectl.run(&["wait", "node", "--all", "--for=condition=Ready", &limit])?;

@@ -95,8 +95,8 @@ impl Cluster {
             self.explain(platform.start(self))?;
             timer.lap("platform");
         }
-        self.explain(control_plane.wait_settled())?;
-        timer.lap("nodes and metrics");
+        self.explain(control_plane.start_controllers(self))?;
+        timer.lap("controllers and nodes");
         state::save(&self.dir, &self.state())
     }
 
