@@ -64,7 +64,7 @@ pub(crate) struct Serve {
     #[arg(long, env = "TLS_PRIVATE_KEY_FILE", value_name = "FILE")]
     pub tls_private_key_file: PathBuf,
     /// How to reach the kube-apiserver; without it, as a pod of its cluster.
-    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// CA of client certificates, instead of the one that the kube-apiserver publishes.
     #[arg(long, env = "CLIENT_CA_FILE", value_name = "FILE")]

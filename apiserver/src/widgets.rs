@@ -227,14 +227,58 @@ fn image_of_parts(widget: &Object) -> String {
 
 fn schema_of<T: JsonSchema>() -> Schema {
     let mut document = schema_for!(T).to_value();
-    // A quantity may be written as a number: `cpu: 1`.
+    // Typed clients read a quantity as text, but people write `cpu: 1`.
     const QUANTITY: &str = "/$defs/io.k8s.apimachinery.pkg.api.resource.Quantity";
-    if let Some(quantity) = document
-        .pointer_mut(QUANTITY)
-        .and_then(Value::as_object_mut)
-    {
-        quantity.remove("type");
+    if let Some(Value::Object(quantity)) = document.pointer_mut(QUANTITY) {
+        let description = "An amount: a number, then perhaps a suffix such as m, k, M, Ki or Gi.";
+        quantity.insert("description".to_owned(), Value::from(description));
         quantity.insert("x-kubernetes-int-or-string".to_owned(), Value::Bool(true));
     }
     Schema::from_json_schema(&document).expect("published types are structural, as a test shows")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selectable_field_has_one_value_whether_read_from_the_hub_or_the_version() {
+        let hub = json!({
+            "apiVersion": v1::API_VERSION, "kind": KIND, "metadata": {"name": "w"},
+            "spec": {"image": "host:5000/a:1", "color": "red"}, "status": {"phase": "Running"},
+        });
+        let full = hub.as_object().unwrap().clone();
+        let mut empty = full.clone();
+        empty.remove("status");
+        empty.insert("spec".to_owned(), json!({}));
+        let mut malformed = full.clone();
+        malformed["spec"]["image"] = json!("a b:c");
+        for version in &Widgets.info().versions {
+            for hub in [&full, &empty, &malformed] {
+                let shown = version
+                    .lens
+                    .as_ref()
+                    .map_or_else(|| hub.clone(), |lens| lens.get(hub));
+                for field in &version.selectable {
+                    let value = text(&shown, field.pointer);
+                    assert_eq!((field.hub_pointer)(hub), value, "{}", field.label);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn v1_is_preferred_and_stored_and_v1alpha1_is_deprecated() {
+        let info = Widgets.info();
+        let names: Vec<&str> = info.versions.iter().map(|version| version.name).collect();
+        assert_eq!(names, ["v1", "v1alpha1"]);
+        assert_eq!(info.storage_version().name, "v1");
+        assert!(info.storage_version().deprecation_warning.is_none());
+        assert!(
+            info.version("v1alpha1")
+                .unwrap()
+                .deprecation_warning
+                .is_some()
+        );
+    }
 }

@@ -9,6 +9,7 @@ use proptest::option::{self, weighted};
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Map, Value, json};
+use widget_conversion::oci::Reference;
 use widget_conversion::{Object, v1alpha1};
 
 fn config() -> ProptestConfig {
@@ -271,6 +272,33 @@ fn version() -> impl Strategy<Value = Object> {
     })
 }
 
+/// Text that is often nearly a reference.
+fn near_reference() -> impl Strategy<Value = String> {
+    let parts = select(vec![
+        "a",
+        "nginx",
+        "0",
+        ".",
+        "-",
+        "_",
+        "__",
+        ":",
+        "@",
+        "/",
+        "[",
+        "]",
+        "::1",
+        "localhost",
+        "A",
+        "5000",
+        "sha256:",
+        "é",
+        " ",
+        "0123456789abcdef0123456789abcdef",
+    ]);
+    vec(parts, 0..9).prop_map(|parts| parts.concat())
+}
+
 /// A client that is shown a status does not leave it out.
 fn with_status_as_shown(mut version: Object, hub: &Object) -> Object {
     if hub.contains_key("status") && !version.contains_key("status") {
@@ -350,5 +378,39 @@ proptest! {
             hub.insert(part.to_owned(), value);
         }
         prop_assert_eq!(v1alpha1::put(&v1alpha1::get(&hub), &hub), Ok(hub));
+    }
+
+    #[test]
+    fn put_of_any_values_is_a_hub_or_names_its_fields(
+        mut version in version(),
+        hub in hub(),
+        spec_values in vec((select(vec!["repository", "tag", "digest", "size"]), scalar()), 0..3),
+        state in scalar(),
+    ) {
+        for (name, value) in spec_values {
+            version["spec"][name] = value;
+        }
+        if let Some(status) = version.get_mut("status") {
+            status["state"] = state;
+        }
+        match v1alpha1::put(&version, &hub) {
+            Ok(put) => prop_assert_eq!(put.get("metadata"), version.get("metadata")),
+            Err(errors) => {
+                prop_assert!(!errors.is_empty());
+                for error in errors {
+                    let text = error.to_string();
+                    prop_assert!(text.starts_with("spec.") || text.starts_with("status."), "{}", text);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_reference_has_one_reading(text in near_reference()) {
+        if let Some(reference) = Reference::parse(&text) {
+            prop_assert_eq!(&reference.join(), &text);
+            let repository = Reference::parse(reference.repository).unwrap();
+            prop_assert_eq!((repository.tag, repository.digest), (None, None));
+        }
     }
 }

@@ -80,7 +80,29 @@ fn scale(digits: i128, tens: i32, twos: u32) -> Option<i128> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_quantity_or_none(text in prop::collection::vec(
+            prop::sample::select("0123456789.+-eEinumkKMGTPé".chars().collect::<Vec<_>>()),
+            0..12,
+        )) {
+            Quantity::parse(&String::from_iter(text));
+        }
+
+        #[test]
+        fn numbers_are_ordered_as_numbers(a in any::<i32>(), b in any::<i32>()) {
+            for suffix in ["", "m", "k", "Mi", "e-3"] {
+                let (less, more) = (parse(&format!("{a}{suffix}")), parse(&format!("{b}{suffix}")));
+                prop_assert_eq!(less.cmp(&more), a.cmp(&b));
+            }
+            prop_assert_eq!(parse(&format!("{a}k")), parse(&format!("{a}000")));
+            prop_assert_eq!(parse(&format!("{a}m")).cmp(&parse("1")), a.cmp(&1000));
+        }
+    }
 
     fn parse(text: &str) -> Quantity {
         Quantity::parse(text).unwrap_or_else(|| panic!("{text}"))
