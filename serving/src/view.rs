@@ -137,9 +137,12 @@ struct Derived {
 #[derive(Default)]
 pub struct Selectable {
     labels: Box<[(Box<str>, Box<str>)]>,
-    /// By version, then by the order of [`VersionInfo::selectable`].
-    fields: Box<[Box<[Option<Box<str>>]>]>,
+    /// By version.
+    fields: Box<[FieldValues]>,
 }
+
+/// Values in the order of [`VersionInfo::selectable`].
+type FieldValues = Box<[Option<Box<str>>]>;
 
 impl View {
     /// A view of stored bytes; defaults that are newer than they are added.

@@ -82,10 +82,13 @@ impl Frames {
     /// A bookmark: nothing but a revision from which a watch can go on.
     pub(crate) fn push_bookmark(&mut self, revision: Revision, ends_initial_events: bool) {
         self.count += 1;
-        let mut metadata = json!({ "resourceVersion": revision::format(revision.get()) });
-        if ends_initial_events {
-            metadata["annotations"] = json!({ INITIAL_EVENTS_END: "true" });
-        }
+        let resource_version = revision::format(revision.get());
+        let metadata = if ends_initial_events {
+            let annotations = json!({ INITIAL_EVENTS_END: "true" });
+            json!({ "resourceVersion": resource_version, "annotations": annotations })
+        } else {
+            json!({ "resourceVersion": resource_version })
+        };
         let mut bookmark = Object::new();
         let version = self.target.version();
         object::set_type(&mut bookmark, &version.api_version(), version.resource.kind);

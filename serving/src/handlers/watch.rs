@@ -5,7 +5,7 @@
 //! bytes come encoded out of their views; what is copied for each client is
 //! one chunk, which is encrypted for it anyway.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -53,6 +53,7 @@ pub(super) async fn handle(context: &Context, target: &Target) -> Result<Respons
         watcher: None,
         initial: Vec::new().into_iter(),
         mark_end_at: None,
+        pending: VecDeque::new(),
         wants_bookmarks: options.allow_watch_bookmarks,
         is_finished: false,
         deadline: Instant::now() + lifetime(&options),
@@ -187,6 +188,8 @@ struct WatchStream {
     watcher: Option<Watcher<Projection>>,
     initial: std::vec::IntoIter<Arc<Stored<View>>>,
     mark_end_at: Option<Revision>,
+    /// Events that were taken and did not fit into the last chunk.
+    pending: VecDeque<Arc<Event<View>>>,
     wants_bookmarks: bool,
     is_finished: bool,
     deadline: Instant,
@@ -242,6 +245,7 @@ impl WatchStream {
     /// The next piece of the body; `None` ends it cleanly.
     async fn next_chunk(&mut self) -> Option<Bytes> {
         self.push_initial();
+        self.push_pending();
         while self.frames.is_empty() {
             if self.is_finished {
                 return None;
@@ -254,6 +258,7 @@ impl WatchStream {
                 events = watcher.next_batch(self.batch) => Wake::Events(events),
             };
             self.on(wake);
+            self.push_pending();
         }
         self.meter.add(self.frames.count());
         Some(self.frames.take())
@@ -275,9 +280,18 @@ impl WatchStream {
         }
     }
 
+    fn push_pending(&mut self) {
+        while self.frames.len() < CHUNK_BYTES && (self.batch > 1 || self.frames.is_empty()) {
+            match self.pending.pop_front() {
+                Some(event) => self.push_event(&event),
+                None => break,
+            }
+        }
+    }
+
     fn on(&mut self, wake: Wake) {
         match wake {
-            Wake::Events(Ok(events)) => events.iter().for_each(|event| self.push_event(event)),
+            Wake::Events(Ok(events)) => self.pending.extend(events),
             Wake::Events(Err(error)) => {
                 let position = self
                     .watcher

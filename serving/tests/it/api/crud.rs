@@ -7,7 +7,10 @@ use super::server::{Api, fresh_namespace, gadget, gadgets};
 #[tokio::test]
 async fn objects_are_created_read_replaced_and_deleted() {
     let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
-    let created = api.post(&all, &gadget("a", json!({ "note": "x" }))).await.expect(201);
+    let created = api
+        .post(&all, &gadget("a", json!({ "note": "x" })))
+        .await
+        .expect(201);
     assert_eq!(created["metadata"]["name"], "a");
     assert_eq!(created["metadata"]["generation"], 1);
     let one = format!("{all}/a");
@@ -22,16 +25,24 @@ async fn objects_are_created_read_replaced_and_deleted() {
     assert!(revision(&changed) > revision(&created));
 
     let gone = api.delete(&one, &json!({})).await.expect(200);
-    assert_eq!((&gone["kind"], &gone["status"]), (&json!("Status"), &json!("Success")));
+    assert_eq!(
+        (&gone["kind"], &gone["status"]),
+        (&json!("Status"), &json!("Success"))
+    );
     assert_eq!(gone["details"]["uid"], created["metadata"]["uid"]);
     assert_eq!(gone["details"]["kind"], "gadgets");
     let absent = api.get(&one).await;
     assert_eq!(absent.verdict(), "404 NotFound");
-    assert_eq!(absent.message(), "gadgets.gadget.example.com \"a\" not found");
+    assert_eq!(
+        absent.message(),
+        "gadgets.gadget.example.com \"a\" not found"
+    );
 }
 
 pub fn revision(object: &Value) -> i64 {
-    let text = object["metadata"]["resourceVersion"].as_str().expect("a resourceVersion");
+    let text = object["metadata"]["resourceVersion"]
+        .as_str()
+        .expect("a resourceVersion");
     assert!(!text.starts_with('0'));
     text.parse().expect("a decimal number")
 }
@@ -44,14 +55,30 @@ async fn a_cluster_scoped_resource_is_one_file_and_one_registration() {
     let name = created["metadata"]["name"].as_str().unwrap();
     assert_eq!(created["kind"], "Gizmo");
     assert_eq!(created["metadata"]["namespace"], Value::Null);
-    let merged = api.merge(&format!("{all}/{name}"), &json!({ "spec": { "note": "m" } })).await;
+    let merged = api
+        .merge(
+            &format!("{all}/{name}"),
+            &json!({ "spec": { "note": "m" } }),
+        )
+        .await;
     assert_eq!(merged.expect(200)["spec"]["note"], "m");
     let list = api.get(all).await.expect(200);
-    assert!(list["items"].as_array().unwrap().iter().any(|item| item["metadata"]["name"] == name));
-    for path in ["/apis/gizmo.example.com/v1/namespaces/x/gizmos", &format!("{all}/{name}/status")] {
+    assert!(
+        list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|item| item["metadata"]["name"] == name)
+    );
+    for path in [
+        "/apis/gizmo.example.com/v1/namespaces/x/gizmos",
+        &format!("{all}/{name}/status"),
+    ] {
         assert_eq!(api.get(path).await.verdict(), "404 NotFound", "{path}");
     }
-    api.delete(&format!("{all}/{name}"), &json!({})).await.expect(200);
+    api.delete(&format!("{all}/{name}"), &json!({}))
+        .await
+        .expect(200);
 }
 
 #[tokio::test]
@@ -62,16 +89,36 @@ async fn unknown_paths_and_wrong_methods_are_told_apart() {
         ("GET", "/nothing", "404 NotFound"),
         ("GET", "/apis/gadget.example.com/v7", "404 NotFound"),
         ("GET", "/apis/gadget.example.com/v7/gadgets", "404 NotFound"),
-        ("GET", "/apis/gadget.example.com/v1/nothings", "404 NotFound"),
+        (
+            "GET",
+            "/apis/gadget.example.com/v1/nothings",
+            "404 NotFound",
+        ),
         ("GET", &format!("{all}/x"), "404 NotFound"),
         ("GET", &format!("{all}/x/nothing"), "404 NotFound"),
         ("GET", &format!("{all}/x/status/more"), "404 NotFound"),
         ("GET", &format!("{spanning}/x"), "404 NotFound"),
         ("GET", &format!("{all}/"), "404 NotFound"),
-        ("GET", "/apis/gadget.example.com/v1/namespaces//gadgets", "404 NotFound"),
-        ("GET", "//apis/gadget.example.com/v1/gadgets", "404 NotFound"),
-        ("GET", "/apis/gadget.example.com/v1/namespaces/../gadgets", "404 NotFound"),
-        ("GET", "/apis/gadget.example.com/v1/namespaces/default%2Fx/gadgets", "404 NotFound"),
+        (
+            "GET",
+            "/apis/gadget.example.com/v1/namespaces//gadgets",
+            "404 NotFound",
+        ),
+        (
+            "GET",
+            "//apis/gadget.example.com/v1/gadgets",
+            "404 NotFound",
+        ),
+        (
+            "GET",
+            "/apis/gadget.example.com/v1/namespaces/../gadgets",
+            "404 NotFound",
+        ),
+        (
+            "GET",
+            "/apis/gadget.example.com/v1/namespaces/default%2Fx/gadgets",
+            "404 NotFound",
+        ),
         ("GET", &format!("{all}/.."), "400 BadRequest"),
         ("GET", &format!("{all}/%2e%2e"), "400 BadRequest"),
         ("GET", &format!("{all}/%zz"), "400 BadRequest"),
@@ -87,7 +134,11 @@ async fn unknown_paths_and_wrong_methods_are_told_apart() {
         ("OPTIONS", &all, "405 MethodNotAllowed"),
         ("POST", "/apis", "405 MethodNotAllowed"),
     ] {
-        assert_eq!(api.send(method, path, &[], "").await.verdict(), verdict, "{method} {path}");
+        assert_eq!(
+            api.send(method, path, &[], "").await.verdict(),
+            verdict,
+            "{method} {path}"
+        );
     }
 }
 
@@ -105,24 +156,54 @@ async fn the_body_must_be_the_object_of_the_url() {
     for (body, verdict) in [
         (with("/metadata/name", json!("b")), "400 BadRequest"),
         (with("/metadata/name", json!("")), "400 BadRequest"),
-        (with("/metadata/namespace", json!("other")), "400 BadRequest"),
+        (
+            with("/metadata/namespace", json!("other")),
+            "400 BadRequest",
+        ),
         (with("/kind", json!("Gizmo")), "400 BadRequest"),
-        (with("/apiVersion", json!("gadget.example.com/v1alpha1")), "400 BadRequest"),
+        (
+            with("/apiVersion", json!("gadget.example.com/v1alpha1")),
+            "400 BadRequest",
+        ),
         (with("/apiVersion", json!("apps/v1")), "400 BadRequest"),
-        (with("/metadata/uid", json!("b0c6ea9c-0000-4000-8000-000000000000")), "409 Conflict"),
-        (with("/metadata/resourceVersion", json!("1")), "409 Conflict"),
-        (with("/metadata/resourceVersion", json!("9223372036854775807")), "409 Conflict"),
+        (
+            with(
+                "/metadata/uid",
+                json!("b0c6ea9c-0000-4000-8000-000000000000"),
+            ),
+            "409 Conflict",
+        ),
+        (
+            with("/metadata/resourceVersion", json!("1")),
+            "409 Conflict",
+        ),
+        (
+            with("/metadata/resourceVersion", json!("9223372036854775807")),
+            "409 Conflict",
+        ),
         (with("/metadata/resourceVersion", json!("")), "422 Invalid"),
         (with("/metadata/resourceVersion", json!("0")), "422 Invalid"),
-        (with("/metadata/resourceVersion", json!("abc")), "400 BadRequest"),
-        (with("/metadata/resourceVersion", json!("-1")), "400 BadRequest"),
-        (with("/metadata/resourceVersion", json!("18446744073709551616")), "400 BadRequest"),
+        (
+            with("/metadata/resourceVersion", json!("abc")),
+            "400 BadRequest",
+        ),
+        (
+            with("/metadata/resourceVersion", json!("-1")),
+            "400 BadRequest",
+        ),
+        (
+            with("/metadata/resourceVersion", json!("18446744073709551616")),
+            "400 BadRequest",
+        ),
     ] {
         assert_eq!(api.put(&one, &body).await.verdict(), verdict, "{body}");
     }
     let mut elsewhere = created.clone();
     elsewhere["metadata"]["name"] = json!("zz");
-    assert_eq!(api.put(&format!("{all}/zz"), &elsewhere).await.verdict(), "404 NotFound");
+    assert_eq!(
+        api.put(&format!("{all}/zz"), &elsewhere).await.verdict(),
+        "404 NotFound"
+    );
     assert_eq!(api.get(&one).await.expect(200), created);
 }
 
@@ -131,7 +212,9 @@ async fn a_stale_update_is_a_conflict_in_the_stock_words() {
     let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
     let first = api.post(&all, &gadget("a", json!({}))).await.expect(201);
     let one = format!("{all}/a");
-    api.merge(&one, &json!({ "spec": { "note": "newer" } })).await.expect(200);
+    api.merge(&one, &json!({ "spec": { "note": "newer" } }))
+        .await
+        .expect(200);
     let refused = api.put(&one, &first).await;
     assert_eq!(refused.verdict(), "409 Conflict");
     assert_eq!(
@@ -144,35 +227,74 @@ async fn a_stale_update_is_a_conflict_in_the_stock_words() {
 #[tokio::test]
 async fn an_update_that_changes_nothing_is_no_write() {
     let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
-    let created = api.post(&all, &gadget("a", json!({ "note": "x" }))).await.expect(201);
+    let created = api
+        .post(&all, &gadget("a", json!({ "note": "x" })))
+        .await
+        .expect(201);
     let one = format!("{all}/a");
-    let mut watch = api.watch(&format!("{all}?watch=1&resourceVersion={}", revision(&created))).await;
+    let mut watch = api
+        .watch(&format!(
+            "{all}?watch=1&resourceVersion={}",
+            revision(&created)
+        ))
+        .await;
     assert_eq!(api.put(&one, &created).await.expect(200), created);
-    assert_eq!(api.merge(&one, &json!({ "spec": { "note": "x" } })).await.expect(200), created);
+    assert_eq!(
+        api.merge(&one, &json!({ "spec": { "note": "x" } }))
+            .await
+            .expect(200),
+        created
+    );
     assert_eq!(api.json_patch(&one, &json!([])).await.expect(200), created);
-    let changed = api.merge(&one, &json!({ "spec": { "note": "y" } })).await.expect(200);
+    let changed = api
+        .merge(&one, &json!({ "spec": { "note": "y" } }))
+        .await
+        .expect(200);
     let event = watch.next().await.unwrap();
-    assert_eq!((&event["type"], &event["object"]), (&json!("MODIFIED"), &changed));
+    assert_eq!(
+        (&event["type"], &event["object"]),
+        (&json!("MODIFIED"), &changed)
+    );
 }
 
 #[tokio::test]
 async fn what_is_wrong_with_a_new_object_is_told() {
     let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
-    api.post(&all, &gadget("taken", json!({}))).await.expect(201);
+    api.post(&all, &gadget("taken", json!({})))
+        .await
+        .expect(201);
     let named = |metadata: Value| json!({ "metadata": metadata });
     for (body, verdict) in [
         (gadget("taken", json!({})), "409 AlreadyExists"),
-        (named(json!({ "name": "a", "resourceVersion": "5" })), "400 BadRequest"),
-        (named(json!({ "name": "a", "namespace": "other" })), "400 BadRequest"),
-        (json!({ "kind": "Pod", "metadata": { "name": "a" } }), "400 BadRequest"),
-        (json!({ "apiVersion": "v1", "metadata": { "name": "a" } }), "400 BadRequest"),
+        (
+            named(json!({ "name": "a", "resourceVersion": "5" })),
+            "400 BadRequest",
+        ),
+        (
+            named(json!({ "name": "a", "namespace": "other" })),
+            "400 BadRequest",
+        ),
+        (
+            json!({ "kind": "Pod", "metadata": { "name": "a" } }),
+            "400 BadRequest",
+        ),
+        (
+            json!({ "apiVersion": "v1", "metadata": { "name": "a" } }),
+            "400 BadRequest",
+        ),
         (named(json!({})), "422 Invalid"),
         (Value::Null, "422 Invalid"),
         (json!([]), "400 BadRequest"),
         (json!("x"), "400 BadRequest"),
         (json!({ "metadata": "x" }), "400 BadRequest"),
-        (named(json!({ "name": "a", "labels": { "n": 1 } })), "400 BadRequest"),
-        (named(json!({ "name": "a", "creationTimestamp": "yesterday" })), "400 BadRequest"),
+        (
+            named(json!({ "name": "a", "labels": { "n": 1 } })),
+            "400 BadRequest",
+        ),
+        (
+            named(json!({ "name": "a", "creationTimestamp": "yesterday" })),
+            "400 BadRequest",
+        ),
         (named(json!({ "generateName": "G_" })), "422 Invalid"),
     ] {
         let answer = api.post(&all, &body).await;
@@ -188,10 +310,18 @@ async fn nothing_is_created_in_a_namespace_that_is_absent_or_going_away() {
     let absent = api.post(&gadgets("absent"), &gadget("a", json!({}))).await;
     assert_eq!(absent.verdict(), "404 NotFound");
     assert_eq!(absent.message(), "namespaces \"absent\" not found");
-    let terminating = api.post(&gadgets("terminating"), &gadget("a", json!({}))).await;
+    let terminating = api
+        .post(&gadgets("terminating"), &gadget("a", json!({})))
+        .await;
     assert_eq!(terminating.verdict(), "403 Forbidden");
-    assert_eq!(terminating.json()["details"]["causes"][0]["reason"], "NamespaceTerminating");
-    assert_eq!(api.get(&gadgets("absent")).await.expect(200)["items"], json!([]));
+    assert_eq!(
+        terminating.json()["details"]["causes"][0]["reason"],
+        "NamespaceTerminating"
+    );
+    assert_eq!(
+        api.get(&gadgets("absent")).await.expect(200)["items"],
+        json!([])
+    );
 }
 
 #[tokio::test]
@@ -208,7 +338,9 @@ async fn generated_names_are_the_base_and_five_characters() {
 #[tokio::test]
 async fn a_dry_run_is_refused_and_writes_nothing() {
     let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
-    let dry = api.post(&format!("{all}?dryRun=All"), &gadget("a", json!({}))).await;
+    let dry = api
+        .post(&format!("{all}?dryRun=All"), &gadget("a", json!({})))
+        .await;
     assert_eq!(dry.verdict(), "400 BadRequest");
     assert_eq!(api.get(&format!("{all}/a")).await.verdict(), "404 NotFound");
     for (query, verdict) in [
@@ -217,7 +349,9 @@ async fn a_dry_run_is_refused_and_writes_nothing() {
         (&format!("fieldManager={}", "m".repeat(129)), "422 Invalid"),
         ("fieldManager=%07", "422 Invalid"),
     ] {
-        let answer = api.post(&format!("{all}?{query}"), &gadget("a", json!({}))).await;
+        let answer = api
+            .post(&format!("{all}?{query}"), &gadget("a", json!({})))
+            .await;
         assert_eq!(answer.verdict(), verdict, "{query}");
     }
 }

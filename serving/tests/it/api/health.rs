@@ -14,10 +14,20 @@ async fn probes_are_open_to_all_and_list_their_checks() {
     let nobody = Api::of(&Server::shared().nobody).await;
     for path in ["/healthz", "/livez", "/readyz"] {
         let answer = nobody.get(path).await;
-        assert_eq!((answer.code, text(&answer.body)), (200, "ok".to_owned()), "{path}");
+        assert_eq!(
+            (answer.code, text(&answer.body)),
+            (200, "ok".to_owned()),
+            "{path}"
+        );
     }
     let verbose = text(&nobody.get("/readyz?verbose").await.body);
-    for line in ["[+]ping ok", "[+]shutdown ok", "[+]authentication ok", "[+]database ok", "readyz check passed"] {
+    for line in [
+        "[+]ping ok",
+        "[+]shutdown ok",
+        "[+]authentication ok",
+        "[+]database ok",
+        "readyz check passed",
+    ] {
         assert!(verbose.contains(line), "{verbose}");
     }
     let excluded = text(&nobody.get("/readyz?verbose&exclude=database").await.body);
@@ -30,7 +40,10 @@ async fn probes_are_open_to_all_and_list_their_checks() {
 #[tokio::test]
 async fn readiness_ends_first_when_the_server_stops() {
     let url = testing::database().url;
-    let server = Server::start(url, |wire| wire.shutdown.delay = std::time::Duration::from_secs(3)).await;
+    let server = Server::start(url, |wire| {
+        wire.shutdown.delay = std::time::Duration::from_secs(3)
+    })
+    .await;
     let api = Api::of(&server.masters).await;
     assert_eq!(api.get("/readyz").await.code, 200);
     server.shutdown.cancel();
@@ -38,7 +51,11 @@ async fn readiness_ends_first_when_the_server_stops() {
     assert_eq!(ready.code, 500);
     assert!(text(&ready.body).contains("[-]shutdown failed"));
     assert_eq!(api.get("/livez").await.code, 200);
-    assert_eq!(api.get("/apis").await.code, 200, "requests are served until the delay is over");
+    assert_eq!(
+        api.get("/apis").await.code,
+        200,
+        "requests are served until the delay is over"
+    );
 }
 
 #[tokio::test]
@@ -48,8 +65,17 @@ async fn metrics_have_upstreams_names_and_bounded_labels() {
     let mut watch = api.watch(&format!("{all}?watch=1")).await;
     assert_eq!(watch.summary().await, "ADDED a");
     for number in 0..20 {
-        api.get(&format!("/apis/odd-{number}.example.com/v{number}/things-{number}")).await;
-        api.send("BREW", &format!("{all}/x{number}"), &[("user-agent", &format!("odd/{number}"))], "").await;
+        api.get(&format!(
+            "/apis/odd-{number}.example.com/v{number}/things-{number}"
+        ))
+        .await;
+        api.send(
+            "BREW",
+            &format!("{all}/x{number}"),
+            &[("user-agent", &format!("odd/{number}"))],
+            "",
+        )
+        .await;
     }
     let metrics = text(&api.get("/metrics").await.body);
     for name in [

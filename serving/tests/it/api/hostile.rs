@@ -9,7 +9,11 @@ use super::server::{Api, fresh_namespace, gadget, gadgets};
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 
 fn nested(depth: usize) -> String {
-    format!(r#"{{"metadata":{{"name":"deep"}},"odd":{}{}}}"#, "[".repeat(depth), "]".repeat(depth))
+    format!(
+        r#"{{"metadata":{{"name":"deep"}},"odd":{}{}}}"#,
+        "[".repeat(depth),
+        "]".repeat(depth)
+    )
 }
 
 #[tokio::test]
@@ -29,7 +33,11 @@ async fn bodies_that_are_no_json_are_bad_requests() {
         "{\"a\":".repeat(300_000),
     ] {
         let short: String = body.chars().take(40).collect();
-        assert_eq!(api.send("POST", &all, &JSON, body).await.verdict(), "400 BadRequest", "{short}");
+        assert_eq!(
+            api.send("POST", &all, &JSON, body).await.verdict(),
+            "400 BadRequest",
+            "{short}"
+        );
     }
     let deep = api.send("POST", &all, &JSON, nested(9_990)).await;
     assert_eq!(deep.expect(201).get("odd"), None);
@@ -46,7 +54,9 @@ async fn yaml_bombs_are_refused_quickly() {
     let deep = format!("a: {}{}", "[".repeat(10_001), "]".repeat(10_001));
     for body in [bomb, deep] {
         let begin = Instant::now();
-        let answer = api.send("POST", &all, &[("content-type", "application/yaml")], body).await;
+        let answer = api
+            .send("POST", &all, &[("content-type", "application/yaml")], body)
+            .await;
         assert_eq!(answer.verdict(), "400 BadRequest");
         assert!(begin.elapsed() < Duration::from_secs(2));
     }
@@ -55,11 +65,23 @@ async fn yaml_bombs_are_refused_quickly() {
 #[tokio::test]
 async fn what_is_too_large_is_told_before_it_is_read() {
     let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
-    let announced = [("content-type", "application/json"), ("content-length", "1000000000000")];
-    let mut client = super::server::Server::shared().masters.connect(crate::wire::client::Protocol::Http1).await;
-    let request = client.request("POST", &all).header("expect", "100-continue");
-    let request = announced.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-    let response = client.send(request.body(http_body_util::Full::default()).unwrap()).await;
+    let announced = [
+        ("content-type", "application/json"),
+        ("content-length", "1000000000000"),
+    ];
+    let mut client = super::server::Server::shared()
+        .masters
+        .connect(crate::wire::client::Protocol::Http1)
+        .await;
+    let request = client
+        .request("POST", &all)
+        .header("expect", "100-continue");
+    let request = announced.iter().fold(request, |request, (name, value)| {
+        request.header(*name, *value)
+    });
+    let response = client
+        .send(request.body(http_body_util::Full::default()).unwrap())
+        .await;
     // The client's library may notice that it sent less than it announced.
     if let Ok(response) = response {
         assert_eq!(response.status(), 413);
@@ -67,41 +89,85 @@ async fn what_is_too_large_is_told_before_it_is_read() {
     let limit = 3 * 1024 * 1024;
     let over = api.send("POST", &all, &JSON, vec![b' '; limit + 1]).await;
     assert_eq!(over.verdict(), "413 RequestEntityTooLarge");
-    assert!(over.message().contains("limit is 3145728"), "{}", over.message());
-    assert_eq!(api.send("POST", &all, &JSON, vec![b' '; limit]).await.verdict(), "400 BadRequest");
+    assert!(
+        over.message().contains("limit is 3145728"),
+        "{}",
+        over.message()
+    );
+    assert_eq!(
+        api.send("POST", &all, &JSON, vec![b' '; limit])
+            .await
+            .verdict(),
+        "400 BadRequest"
+    );
     let stored = gadget("large", json!({ "note": "n".repeat(2_500_000) }));
-    assert_eq!(api.post(&all, &stored).await.verdict(), "413 RequestEntityTooLarge");
-    let gzip = [("content-type", "application/json"), ("content-encoding", "gzip")];
-    assert_eq!(api.send("POST", &all, &gzip, "\u{1f}").await.verdict(), "400 BadRequest");
+    assert_eq!(
+        api.post(&all, &stored).await.verdict(),
+        "413 RequestEntityTooLarge"
+    );
+    let gzip = [
+        ("content-type", "application/json"),
+        ("content-encoding", "gzip"),
+    ];
+    assert_eq!(
+        api.send("POST", &all, &gzip, "\u{1f}").await.verdict(),
+        "400 BadRequest"
+    );
 }
 
 #[tokio::test]
 async fn a_copy_bomb_is_refused() {
     let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
-    api.post(&all, &gadget("a", json!({ "limits": { "x": "0123456789" } }))).await.expect(201);
+    api.post(
+        &all,
+        &gadget("a", json!({ "limits": { "x": "0123456789" } })),
+    )
+    .await
+    .expect(201);
     let copies: Vec<Value> = (0..40)
         .map(|number| json!({ "op": "copy", "from": "/spec", "path": format!("/spec/c{number}") }))
         .collect();
     let begin = Instant::now();
-    let answer = api.json_patch(&format!("{all}/a"), &Value::from(copies)).await;
+    let answer = api
+        .json_patch(&format!("{all}/a"), &Value::from(copies))
+        .await;
     assert!(matches!(answer.code, 413 | 422), "{}", answer.verdict());
     assert!(begin.elapsed() < Duration::from_secs(5));
-    let deep = format!(r#"{{"spec":{}1{}}}"#, r#"{"a":"#.repeat(20_000), "}".repeat(20_000));
+    let deep = format!(
+        r#"{{"spec":{}1{}}}"#,
+        r#"{"a":"#.repeat(20_000),
+        "}".repeat(20_000)
+    );
     let merge = [("content-type", "application/merge-patch+json")];
-    assert_eq!(api.send("PATCH", &format!("{all}/a"), &merge, deep).await.verdict(), "400 BadRequest");
+    assert_eq!(
+        api.send("PATCH", &format!("{all}/a"), &merge, deep)
+            .await
+            .verdict(),
+        "400 BadRequest"
+    );
 }
 
 #[tokio::test]
 async fn the_clients_timeout_is_kept() {
     let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
-    for (query, verdict) in [("timeout=1ns", "504 Timeout"), ("timeout=zzz", "400 BadRequest")] {
-        assert_eq!(api.get(&format!("{all}?{query}")).await.verdict(), verdict, "{query}");
+    for (query, verdict) in [
+        ("timeout=1ns", "504 Timeout"),
+        ("timeout=zzz", "400 BadRequest"),
+    ] {
+        assert_eq!(
+            api.get(&format!("{all}?{query}")).await.verdict(),
+            verdict,
+            "{query}"
+        );
     }
     assert_eq!(api.get(&format!("{all}?timeout=30s")).await.code, 200);
     let begin = Instant::now();
     let slow = format!("{all}?resourceVersion=99999999999&timeout=500ms");
     assert_eq!(api.get(&slow).await.verdict(), "504 Timeout");
-    assert!(begin.elapsed() < Duration::from_millis(2900), "before the wait for the revision ends");
+    assert!(
+        begin.elapsed() < Duration::from_millis(2900),
+        "before the wait for the revision ends"
+    );
 }
 
 #[tokio::test]
@@ -133,4 +199,19 @@ async fn quotes_and_patterns_are_only_text() {
         let one = api.get(&format!("{}/{odd}", gadgets("default"))).await;
         assert!(matches!(one.code, 400 | 404), "{odd}: {}", one.code);
     }
+}
+
+#[tokio::test]
+async fn a_panic_in_a_handler_is_a_status_and_the_connection_goes_on() {
+    let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
+    let refused = api
+        .post(&all, &gadget("a", json!({ "note": "panic" })))
+        .await;
+    assert_eq!(refused.verdict(), "500 InternalError");
+    assert!(
+        !refused.message().contains("as the test wants it"),
+        "{}",
+        refused.message()
+    );
+    api.post(&all, &gadget("a", json!({}))).await.expect(201);
 }

@@ -19,7 +19,10 @@ async fn what_the_server_owns_is_not_the_clients_to_set() {
     assert_eq!(metadata["uid"].as_str().unwrap().len(), 36);
     assert_eq!(metadata["generation"], 1);
     let time = metadata["creationTimestamp"].as_str().unwrap();
-    assert!(!time.starts_with("2000") && time.len() == 20 && time.ends_with('Z'), "{time}");
+    assert!(
+        !time.starts_with("2000") && time.len() == 20 && time.ends_with('Z'),
+        "{time}"
+    );
     assert_eq!(metadata["namespace"], *namespace);
     for absent in ["deletionTimestamp", "selfLink", "managedFields"] {
         assert_eq!(metadata[absent], Value::Null, "{absent}");
@@ -38,7 +41,11 @@ async fn the_generation_counts_changes_of_the_spec_alone() {
         (&one, json!({ "spec": { "note": "n" } }), 2),
         (&status, json!({ "status": { "replicas": 3 } }), 2),
         (&one, json!({ "spec": { "replicas": 4 } }), 3),
-        (&one, json!({ "metadata": { "finalizers": ["example.com/held"] } }), 3),
+        (
+            &one,
+            json!({ "metadata": { "finalizers": ["example.com/held"] } }),
+            3,
+        ),
     ] {
         let answer = api.merge(path, &patch).await.expect(200);
         assert_eq!(answer["metadata"]["generation"], generation, "{patch}");
@@ -65,19 +72,45 @@ async fn malformed_metadata_is_invalid() {
         (json!({ "name": ".." }), "metadata.name"),
         (json!({ "name": "a b" }), "metadata.name"),
         (json!({ "name": "a".repeat(254) }), "metadata.name"),
-        (json!({ "name": "a", "labels": { "a b": "c" } }), "metadata.labels"),
-        (json!({ "name": "a", "labels": { "a": "v".repeat(64) } }), "metadata.labels"),
-        (json!({ "name": "a", "finalizers": ["a b"] }), "metadata.finalizers"),
-        (json!({ "name": "a", "annotations": { "a": "x".repeat(256 * 1024) } }), "metadata.annotations"),
-        (json!({ "name": "a", "ownerReferences": [owner(json!({ "uid": "" }))] }),
-            "metadata.ownerReferences[0].uid"),
-        (json!({ "name": "a", "ownerReferences": [controller, other] }), "metadata.ownerReferences"),
+        (
+            json!({ "name": "a", "labels": { "a b": "c" } }),
+            "metadata.labels",
+        ),
+        (
+            json!({ "name": "a", "labels": { "a": "v".repeat(64) } }),
+            "metadata.labels",
+        ),
+        (
+            json!({ "name": "a", "finalizers": ["a b"] }),
+            "metadata.finalizers",
+        ),
+        (
+            json!({ "name": "a", "annotations": { "a": "x".repeat(256 * 1024) } }),
+            "metadata.annotations",
+        ),
+        (
+            json!({ "name": "a", "ownerReferences": [owner(json!({ "uid": "" }))] }),
+            "metadata.ownerReferences[0].uid",
+        ),
+        (
+            json!({ "name": "a", "ownerReferences": [controller, other] }),
+            "metadata.ownerReferences",
+        ),
     ] {
         let answer = api.post(&all, &json!({ "metadata": metadata })).await;
         assert_eq!(answer.verdict(), "422 Invalid", "{field}");
-        let causes = answer.json()["details"]["causes"].as_array().unwrap().clone();
-        assert!(causes.iter().any(|cause| cause["field"].as_str().unwrap().starts_with(field)),
-            "{field}: {causes:?}");
+        let causes = answer.json()["details"]["causes"]
+            .as_array()
+            .unwrap()
+            .clone();
+        assert!(
+            causes
+                .iter()
+                .any(|cause| cause["field"].as_str().unwrap().starts_with(field)),
+            "{field}: {causes:?}"
+        );
     }
-    api.post(&all, &json!({ "metadata": { "name": "a".repeat(253) } })).await.expect(201);
+    api.post(&all, &json!({ "metadata": { "name": "a".repeat(253) } }))
+        .await
+        .expect(201);
 }

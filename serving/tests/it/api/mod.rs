@@ -1,4 +1,10 @@
 //! What the API owes its clients, over real HTTPS and a real Postgres.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a helper that panics fails the test that called it"
+)]
 
 mod crud;
 mod deletion;
@@ -13,6 +19,7 @@ mod metadata;
 mod outage;
 mod patches;
 mod permission;
+mod replicas;
 mod server;
 mod subresources;
 mod validation;

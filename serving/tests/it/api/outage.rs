@@ -19,14 +19,36 @@ async fn reads_watches_and_discovery_survive_the_database() {
     let server = Server::start(url, |_| {}).await;
     let (api, all) = (Api::of(&server.masters).await, gadgets("a"));
     let created = api.post(&all, &gadget("a", json!({}))).await.expect(201);
-    let mut watch = api.watch(&format!("{all}?watch=1&resourceVersion={}", revision(&created))).await;
+    let mut watch = api
+        .watch(&format!(
+            "{all}?watch=1&resourceVersion={}",
+            revision(&created)
+        ))
+        .await;
 
     postgres.stop_with(Shutdown::Immediate).unwrap();
-    for path in ["/readyz", "/livez", "/healthz", "/apis", "/apis/gadget.example.com/v1", "/openapi/v2"] {
+    for path in [
+        "/readyz",
+        "/livez",
+        "/healthz",
+        "/apis",
+        "/apis/gadget.example.com/v1",
+        "/openapi/v2",
+    ] {
         assert_eq!(api.get(path).await.code, 200, "{path}");
     }
-    assert_eq!(api.get(&format!("{all}?resourceVersion=0")).await.expect(200)["items"], json!([created]));
-    assert_eq!(api.get(&format!("{all}/a?resourceVersion=0")).await.expect(200), created);
+    assert_eq!(
+        api.get(&format!("{all}?resourceVersion=0"))
+            .await
+            .expect(200)["items"],
+        json!([created])
+    );
+    assert_eq!(
+        api.get(&format!("{all}/a?resourceVersion=0"))
+            .await
+            .expect(200),
+        created
+    );
     let begin = Instant::now();
     let refused = api.post(&all, &gadget("b", json!({}))).await;
     assert!(matches!(refused.code, 503 | 504), "{}", refused.verdict());
@@ -43,13 +65,21 @@ async fn reads_watches_and_discovery_survive_the_database() {
             409 => break api.get(&format!("{all}/c")).await.expect(200),
             _ => tokio::task::yield_now().await,
         }
-        assert!(begin.elapsed() < Duration::from_secs(60), "{}", answer.verdict());
+        assert!(
+            begin.elapsed() < Duration::from_secs(60),
+            "{}",
+            answer.verdict()
+        );
     };
     let mut event = watch.next().await.unwrap();
     if event["object"]["metadata"]["name"] == "b" {
         event = watch.next().await.unwrap();
     }
-    assert_eq!(event, json!({ "type": "ADDED", "object": created }), "the watch went on without a relist");
+    assert_eq!(
+        event,
+        json!({ "type": "ADDED", "object": created }),
+        "the watch went on without a relist"
+    );
     server.shutdown.cancel();
     drop(postgres);
     drop(std::fs::remove_dir_all(&directory));

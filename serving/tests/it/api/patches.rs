@@ -6,7 +6,8 @@ use super::crud::revision;
 use super::server::{Answer, Api, fresh_namespace, gadget, gadgets};
 
 async fn patch(api: &Api, path: &str, kind: &str, body: &str) -> Answer {
-    api.send("PATCH", path, &[("content-type", kind)], body.to_owned()).await
+    api.send("PATCH", path, &[("content-type", kind)], body.to_owned())
+        .await
 }
 
 const JSON: &str = "application/json-patch+json";
@@ -15,21 +16,37 @@ const MERGE: &str = "application/merge-patch+json";
 #[tokio::test]
 async fn patches_change_what_they_name() {
     let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
-    api.post(&all, &gadget("a", json!({ "note": "n", "limits": { "x": "1" } }))).await.expect(201);
+    api.post(
+        &all,
+        &gadget("a", json!({ "note": "n", "limits": { "x": "1" } })),
+    )
+    .await
+    .expect(201);
     let one = format!("{all}/a");
-    let merged = api.merge(&one, &json!({ "spec": { "note": null, "limits": { "y": "2" } } })).await;
+    let merged = api
+        .merge(
+            &one,
+            &json!({ "spec": { "note": null, "limits": { "y": "2" } } }),
+        )
+        .await;
     let merged = merged.expect(200);
     assert_eq!(merged["spec"]["note"], Value::Null);
     assert_eq!(merged["spec"]["limits"], json!({ "x": "1", "y": "2" }));
     let patched = api
-        .json_patch(&one, &json!([
-            { "op": "test", "path": "/spec/limits/x", "value": "1" },
-            { "op": "replace", "path": "/spec/limits/absent", "value": "3" },
-            { "op": "remove", "path": "/spec/limits/y" },
-        ]))
+        .json_patch(
+            &one,
+            &json!([
+                { "op": "test", "path": "/spec/limits/x", "value": "1" },
+                { "op": "replace", "path": "/spec/limits/absent", "value": "3" },
+                { "op": "remove", "path": "/spec/limits/y" },
+            ]),
+        )
         .await
         .expect(200);
-    assert_eq!(patched["spec"]["limits"], json!({ "x": "1", "absent": "3" }));
+    assert_eq!(
+        patched["spec"]["limits"],
+        json!({ "x": "1", "absent": "3" })
+    );
 }
 
 #[tokio::test]
@@ -37,18 +54,41 @@ async fn what_no_patch_can_do_is_refused() {
     let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
     let created = api.post(&all, &gadget("a", json!({}))).await.expect(201);
     let one = format!("{all}/a");
-    let many = Value::from(vec![json!({ "op": "test", "path": "/kind", "value": "Gadget" }); 10_001]);
+    let many = Value::from(vec![
+        json!({ "op": "test", "path": "/kind", "value": "Gadget" });
+        10_001
+    ]);
     for (kind, body, verdict) in [
         (JSON, "{}", "400 BadRequest"),
         (JSON, "[", "400 BadRequest"),
         (JSON, "", "400 BadRequest"),
         (JSON, r#"[{"op":"zap","path":"/spec"}]"#, "422 Invalid"),
-        (JSON, r#"[{"op":"test","path":"/spec/color","value":"red"}]"#, "422 Invalid"),
-        (JSON, r#"[{"op":"remove","path":"/spec/absent"}]"#, "422 Invalid"),
-        (JSON, r#"[{"op":"add","path":"/metadata/finalizers/9223372036854775808","value":"x"}]"#, "422 Invalid"),
+        (
+            JSON,
+            r#"[{"op":"test","path":"/spec/color","value":"red"}]"#,
+            "422 Invalid",
+        ),
+        (
+            JSON,
+            r#"[{"op":"remove","path":"/spec/absent"}]"#,
+            "422 Invalid",
+        ),
+        (
+            JSON,
+            r#"[{"op":"add","path":"/metadata/finalizers/9223372036854775808","value":"x"}]"#,
+            "422 Invalid",
+        ),
         (JSON, r#"[{"op":"remove","path":""}]"#, "422 Invalid"),
-        (JSON, r#"[{"op":"replace","path":"","value":[]}]"#, "422 Invalid"),
-        (JSON, r#"[{"op":"replace","path":"/spec/note","value":1}]"#, "422 Invalid"),
+        (
+            JSON,
+            r#"[{"op":"replace","path":"","value":[]}]"#,
+            "422 Invalid",
+        ),
+        (
+            JSON,
+            r#"[{"op":"replace","path":"/spec/note","value":1}]"#,
+            "422 Invalid",
+        ),
         (JSON, &many.to_string(), "413 RequestEntityTooLarge"),
         (MERGE, "null", "400 BadRequest"),
         (MERGE, "[]", "400 BadRequest"),
@@ -57,24 +97,65 @@ async fn what_no_patch_can_do_is_refused() {
         (MERGE, r#"{"metadata":{"name":"b"}}"#, "400 BadRequest"),
         (MERGE, r#"{"metadata":{"namespace":"b"}}"#, "400 BadRequest"),
         (MERGE, r#"{"metadata":{"uid":"b"}}"#, "422 Invalid"),
-        (MERGE, r#"{"metadata":{"deletionTimestamp":"2000-01-01T00:00:00Z"}}"#, "422 Invalid"),
-        (MERGE, r#"{"metadata":{"resourceVersion":null}}"#, "422 Invalid"),
-        (MERGE, r#"{"metadata":{"resourceVersion":"1"}}"#, "409 Conflict"),
-        (MERGE, r#"{"apiVersion":"gadget.example.com/v1alpha1"}"#, "400 BadRequest"),
+        (
+            MERGE,
+            r#"{"metadata":{"deletionTimestamp":"2000-01-01T00:00:00Z"}}"#,
+            "422 Invalid",
+        ),
+        (
+            MERGE,
+            r#"{"metadata":{"resourceVersion":null}}"#,
+            "422 Invalid",
+        ),
+        (
+            MERGE,
+            r#"{"metadata":{"resourceVersion":"1"}}"#,
+            "409 Conflict",
+        ),
+        (
+            MERGE,
+            r#"{"apiVersion":"gadget.example.com/v1alpha1"}"#,
+            "400 BadRequest",
+        ),
         (MERGE, r#"{"spec":{"note":1}}"#, "422 Invalid"),
         (MERGE, r#"{"spec":{"replicas":101}}"#, "422 Invalid"),
         ("application/json", "{}", "415 UnsupportedMediaType"),
-        ("application/strategic-merge-patch+json", "{}", "415 UnsupportedMediaType"),
-        ("application/apply-patch+yaml", "{}", "415 UnsupportedMediaType"),
-        ("application/apply-patch+cbor", "{}", "415 UnsupportedMediaType"),
+        (
+            "application/strategic-merge-patch+json",
+            "{}",
+            "415 UnsupportedMediaType",
+        ),
+        (
+            "application/apply-patch+yaml",
+            "{}",
+            "415 UnsupportedMediaType",
+        ),
+        (
+            "application/apply-patch+cbor",
+            "{}",
+            "415 UnsupportedMediaType",
+        ),
     ] {
         let answer = patch(&api, &one, kind, body).await;
         let short: String = body.chars().take(80).collect();
-        assert_eq!(answer.verdict(), verdict, "{kind} {short}: {}", answer.message());
+        assert_eq!(
+            answer.verdict(),
+            verdict,
+            "{kind} {short}: {}",
+            answer.message()
+        );
     }
     let forced = format!("{one}?force=true");
-    assert_eq!(api.merge(&forced, &json!({})).await.verdict(), "422 Invalid");
-    assert_eq!(api.merge(&format!("{all}/absent"), &json!({})).await.verdict(), "404 NotFound");
+    assert_eq!(
+        api.merge(&forced, &json!({})).await.verdict(),
+        "422 Invalid"
+    );
+    assert_eq!(
+        api.merge(&format!("{all}/absent"), &json!({}))
+            .await
+            .verdict(),
+        "404 NotFound"
+    );
     assert_eq!(api.get(&one).await.expect(200), created);
 }
 

@@ -38,8 +38,8 @@ pub struct Server {
     pub alice: Target,
     /// Begins the stop.
     pub shutdown: CancellationToken,
-    /// Its database.
-    pub database_url: String,
+    /// Its store.
+    pub store: Arc<Store>,
     directory: PathBuf,
 }
 
@@ -75,15 +75,23 @@ impl Authorizer for Alice {
         let serving::auth::Target::Resource(target) = &asked.target else {
             return Box::pin(async { Ok(Decision::Deny("paths are not for alice".to_owned())) });
         };
-        let slash = if target.subresource.is_empty() { "" } else { "/" };
+        let slash = if target.subresource.is_empty() {
+            ""
+        } else {
+            "/"
+        };
         let resource = format!("{}{slash}{}", target.resource, target.subresource);
         let asked_for = [&asked.verb, &resource, &target.namespace, &target.name];
         let allows = |rule: &&str| {
             let mut parts = rule.split(' ').zip(asked_for);
             parts.all(|(allowed, asked)| allowed == "*" || allowed == asked)
         };
-        let allowed = asked.user.name == "alice" && ALICE.iter().any(|rule| allows(&rule));
-        let decision = if allowed { Decision::Allow } else { Decision::Deny(String::new()) };
+        let allowed = asked.user.name == "alice" && ALICE.iter().any(allows);
+        let decision = if allowed {
+            Decision::Allow
+        } else {
+            Decision::Deny(String::new())
+        };
         Box::pin(async move { Ok(decision) })
     }
 }
@@ -105,7 +113,9 @@ impl Server {
             std::thread::spawn(move || {
                 let runtime = tokio::runtime::Runtime::new().unwrap();
                 runtime.block_on(async {
-                    sender.send(Self::start(testing::database().url, |_| {}).await).unwrap();
+                    sender
+                        .send(Self::start(testing::database().url, |_| {}).await)
+                        .unwrap();
                     std::future::pending::<()>().await;
                 });
             });
@@ -115,7 +125,12 @@ impl Server {
 
     /// Starts a server on a database.
     pub async fn start(database_url: String, change: impl FnOnce(&mut ServerConfig)) -> Self {
-        let store = Store::connect(StoreConfig::new(&database_url)).await.expect("the store");
+        Self::start_on(StoreConfig::new(&database_url), change).await
+    }
+
+    /// Starts a server on a store with other settings.
+    pub async fn start_on(config: StoreConfig, change: impl FnOnce(&mut ServerConfig)) -> Self {
+        let store = Store::connect(config).await.expect("the store");
         let (serving, clients) = (Authority::new("serving"), Authority::new("clients"));
         let directory = std::env::temp_dir().join(format!("serving-test-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir(&directory).unwrap();
@@ -131,13 +146,18 @@ impl Server {
         wire.workers = 2;
         change(&mut wire);
         let builder = ServerBuilder {
-            registry: Registry::new().register(Arc::new(Gadgets)).register(Arc::new(Gizmos)),
-            store,
+            registry: Registry::new()
+                .register(Arc::new(Gadgets))
+                .register(Arc::new(Gizmos)),
+            store: Arc::clone(&store),
             authenticator: Arc::new(Authenticator::standalone(clients.pem.as_bytes()).unwrap()),
             authorizer: Arc::new(Alice),
             namespaces: Arc::new(Namespaces),
             wire,
-            about: ServerVersion { title: "Gadgets".to_owned(), version: "0.1.0".to_owned() },
+            about: ServerVersion {
+                title: "Gadgets".to_owned(),
+                version: "0.1.0".to_owned(),
+            },
             health: Arc::new(Health::new()),
             metrics: Arc::new(MetricsRegistry::new()),
         };
@@ -154,7 +174,7 @@ impl Server {
             nobody: target.as_client(&clients.client("nobody", &[])),
             alice: target.as_client(&clients.client("alice", &[])),
             shutdown,
-            database_url,
+            store,
             directory,
         }
     }
@@ -177,7 +197,9 @@ impl Answer {
 
     /// A header field, or empty.
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
     }
 
     /// `code reason`, as a Status says it.
@@ -185,12 +207,19 @@ impl Answer {
         let body = self.json();
         assert_eq!(body["kind"], "Status", "{body}");
         assert_eq!(body["code"], self.code, "{body}");
-        format!("{} {}", self.code, body["reason"].as_str().unwrap_or_default())
+        format!(
+            "{} {}",
+            self.code,
+            body["reason"].as_str().unwrap_or_default()
+        )
     }
 
     /// The message of a Status.
     pub fn message(&self) -> String {
-        self.json()["message"].as_str().unwrap_or_default().to_owned()
+        self.json()["message"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 
     /// The object, which must have been answered with `code`.
@@ -214,7 +243,10 @@ impl Api {
 
     pub async fn of(target: &Target) -> Self {
         let client = target.connect(Protocol::Http2).await;
-        Self { client: tokio::sync::Mutex::new(client), target: target.clone() }
+        Self {
+            client: tokio::sync::Mutex::new(client),
+            target: target.clone(),
+        }
     }
 
     /// Sends a request and reads the whole answer.
@@ -227,8 +259,15 @@ impl Api {
     ) -> Answer {
         let response = self.open(method, path, headers, body).await;
         let (code, headers) = (response.status().as_u16(), response.headers().clone());
-        let body = within(response.into_body().collect()).await.expect("a whole body").to_bytes();
-        Answer { code, headers, body }
+        let body = within(response.into_body().collect())
+            .await
+            .expect("a whole body")
+            .to_bytes();
+        Answer {
+            code,
+            headers,
+            body,
+        }
     }
 
     /// Sends a request and returns before the body is read.
@@ -245,7 +284,9 @@ impl Api {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body.into())).unwrap();
-        within(client.send(request)).await.expect("the server answers")
+        within(client.send(request))
+            .await
+            .expect("the server answers")
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -253,11 +294,23 @@ impl Api {
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
-        self.send("POST", path, &[("content-type", "application/json")], body.to_string()).await
+        self.send(
+            "POST",
+            path,
+            &[("content-type", "application/json")],
+            body.to_string(),
+        )
+        .await
     }
 
     pub async fn put(&self, path: &str, body: &Value) -> Answer {
-        self.send("PUT", path, &[("content-type", "application/json")], body.to_string()).await
+        self.send(
+            "PUT",
+            path,
+            &[("content-type", "application/json")],
+            body.to_string(),
+        )
+        .await
     }
 
     pub async fn merge(&self, path: &str, patch: &Value) -> Answer {
@@ -271,7 +324,13 @@ impl Api {
     }
 
     pub async fn delete(&self, path: &str, options: &Value) -> Answer {
-        self.send("DELETE", path, &[("content-type", "application/json")], options.to_string()).await
+        self.send(
+            "DELETE",
+            path,
+            &[("content-type", "application/json")],
+            options.to_string(),
+        )
+        .await
     }
 
     /// Opens a watch.
@@ -283,7 +342,11 @@ impl Api {
     pub async fn watch_as(&self, path: &str, accept: &str) -> Watch {
         let response = self.open("GET", path, &[("accept", accept)], "").await;
         assert_eq!(response.status(), 200, "{path}");
-        Watch { headers: response.headers().clone(), body: response.into_body(), read: Vec::new() }
+        Watch {
+            headers: response.headers().clone(),
+            body: response.into_body(),
+            read: Vec::new(),
+        }
     }
 
     /// Another connection of the same client.
@@ -327,7 +390,9 @@ impl Watch {
     }
 
     async fn read_more(&mut self) -> Option<()> {
-        let frame = within(self.body.frame()).await?.expect("the stream goes on or ends cleanly");
+        let frame = within(self.body.frame())
+            .await?
+            .expect("the stream goes on or ends cleanly");
         if let Some(data) = frame.data_ref() {
             self.read.extend_from_slice(data);
         }
@@ -337,7 +402,9 @@ impl Watch {
     /// `TYPE name` of the next event.
     pub async fn summary(&mut self) -> String {
         let event = self.next().await.expect("the stream goes on");
-        let name = event["object"]["metadata"]["name"].as_str().unwrap_or_default();
+        let name = event["object"]["metadata"]["name"]
+            .as_str()
+            .unwrap_or_default();
         format!("{} {name}", event["type"].as_str().unwrap())
     }
 }

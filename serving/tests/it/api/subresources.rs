@@ -11,7 +11,11 @@ async fn spec_and_status_are_written_through_different_doors() {
     let mut body = gadget("a", json!({ "note": "n" }));
     body["status"] = json!({ "replicas": 9 });
     let created = api.post(&all, &body).await.expect(201);
-    assert_eq!(created["status"], Value::Null, "a create says nothing about status");
+    assert_eq!(
+        created["status"],
+        Value::Null,
+        "a create says nothing about status"
+    );
     let (one, status) = (format!("{all}/a"), format!("{all}/a/status"));
 
     let mut both = created.clone();
@@ -19,27 +23,48 @@ async fn spec_and_status_are_written_through_different_doors() {
     both["metadata"]["labels"] = json!({ "ignored": "too" });
     both["status"] = json!({ "replicas": 2, "phase": "Running" });
     let written = api.put(&status, &both).await.expect(200);
-    assert_eq!(written["status"], json!({ "replicas": 2, "phase": "Running" }));
+    assert_eq!(
+        written["status"],
+        json!({ "replicas": 2, "phase": "Running" })
+    );
     assert_eq!(written["spec"]["note"], "n");
     assert_eq!(written["metadata"]["labels"], Value::Null);
     assert_eq!(written["metadata"]["generation"], 1);
 
-    let kept = api.merge(&one, &json!({ "spec": { "note": "m" }, "status": null })).await.expect(200);
+    let kept = api
+        .merge(&one, &json!({ "spec": { "note": "m" }, "status": null }))
+        .await
+        .expect(200);
     assert_eq!(kept["status"]["replicas"], 2);
     assert_eq!(api.get(&status).await.expect(200), kept);
     let patched = api
-        .json_patch(&status, &json!([
-            { "op": "replace", "path": "/status/replicas", "value": 3 },
-            { "op": "replace", "path": "/spec/note", "value": "ignored" },
-        ]))
+        .json_patch(
+            &status,
+            &json!([
+                { "op": "replace", "path": "/status/replicas", "value": 3 },
+                { "op": "replace", "path": "/spec/note", "value": "ignored" },
+            ]),
+        )
         .await
         .expect(200);
-    assert_eq!((&patched["status"]["replicas"], &patched["spec"]["note"]), (&json!(3), &json!("m")));
+    assert_eq!(
+        (&patched["status"]["replicas"], &patched["spec"]["note"]),
+        (&json!(3), &json!("m"))
+    );
 
-    assert_eq!(api.put(&status, &both).await.verdict(), "409 Conflict", "the revision is stale");
-    let zap = api.merge(&status, &json!({ "status": { "phase": "Zap" } })).await;
+    assert_eq!(
+        api.put(&status, &both).await.verdict(),
+        "409 Conflict",
+        "the revision is stale"
+    );
+    let zap = api
+        .merge(&status, &json!({ "status": { "phase": "Zap" } }))
+        .await;
     assert_eq!(zap.verdict(), "422 Invalid");
-    assert_eq!(zap.json()["details"]["causes"][0]["reason"], "FieldValueNotSupported");
+    assert_eq!(
+        zap.json()["details"]["causes"][0]["reason"],
+        "FieldValueNotSupported"
+    );
 }
 
 #[tokio::test]
@@ -49,12 +74,20 @@ async fn a_scale_is_read_and_written_in_both_versions() {
     let limits = json!({ "replicas": 3, "limits": { "cpu": "1" } });
     let created = api.post(&all, &gadget("a", limits)).await.expect(201);
     let status = json!({ "status": { "replicas": 2, "selector": "app=a" } });
-    api.merge(&format!("{all}/a/status"), &status).await.expect(200);
+    api.merge(&format!("{all}/a/status"), &status)
+        .await
+        .expect(200);
     for collection in [&all, &old_gadgets(&namespace)] {
         let path = format!("{collection}/a/scale");
         let scale = api.get(&path).await.expect(200);
-        assert_eq!((&scale["kind"], &scale["apiVersion"]), (&json!("Scale"), &json!("autoscaling/v1")));
-        assert_eq!(scale["status"], json!({ "replicas": 2, "selector": "app=a" }));
+        assert_eq!(
+            (&scale["kind"], &scale["apiVersion"]),
+            (&json!("Scale"), &json!("autoscaling/v1"))
+        );
+        assert_eq!(
+            scale["status"],
+            json!({ "replicas": 2, "selector": "app=a" })
+        );
         assert_eq!(scale["metadata"]["uid"], created["metadata"]["uid"]);
 
         let mut wanted = scale.clone();
@@ -64,8 +97,15 @@ async fn a_scale_is_read_and_written_in_both_versions() {
         assert!(revision(&scaled) > revision(&scale));
         assert_eq!(api.put(&path, &wanted).await.verdict(), "409 Conflict");
 
-        let patched = api.merge(&path, &json!({ "spec": { "replicas": 0 } })).await.expect(200);
-        assert_eq!(patched["spec"].get("replicas"), None, "zero is left out as upstream does");
+        let patched = api
+            .merge(&path, &json!({ "spec": { "replicas": 0 } }))
+            .await
+            .expect(200);
+        assert_eq!(
+            patched["spec"].get("replicas"),
+            None,
+            "zero is left out as upstream does"
+        );
         let test = json!([
             { "op": "test", "path": "/metadata/uid", "value": scale["metadata"]["uid"] },
             { "op": "add", "path": "/spec/replicas", "value": 3 },
@@ -87,8 +127,14 @@ async fn a_scale_is_read_and_written_in_both_versions() {
         }
     }
     let one = api.get(&format!("{all}/a")).await.expect(200);
-    assert_eq!(one["spec"]["limits"]["cpu"], "1", "what the old version cannot say is kept");
-    assert_eq!(api.get(&format!("{all}/absent/scale")).await.verdict(), "404 NotFound");
+    assert_eq!(
+        one["spec"]["limits"]["cpu"], "1",
+        "what the old version cannot say is kept"
+    );
+    assert_eq!(
+        api.get(&format!("{all}/absent/scale")).await.verdict(),
+        "404 NotFound"
+    );
 }
 
 #[tokio::test]
@@ -98,5 +144,8 @@ async fn a_scale_without_a_revision_is_written_over_whatever_is_there() {
     let scale = json!({ "metadata": { "name": "a" }, "spec": { "replicas": 7 } });
     let scaled = api.put(&format!("{all}/a/scale"), &scale).await.expect(200);
     assert_eq!(scaled["spec"]["replicas"], 7);
-    assert_eq!(api.get(&format!("{all}/a")).await.expect(200)["spec"]["replicas"], 7);
+    assert_eq!(
+        api.get(&format!("{all}/a")).await.expect(200)["spec"]["replicas"],
+        7
+    );
 }

@@ -7,11 +7,22 @@ use super::server::{Api, fresh_namespace, gadget, gadgets, old_gadgets};
 #[tokio::test]
 async fn unset_fields_get_their_defaults_and_zero_is_not_unset() {
     let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
-    let bare = api.post(&all, &json!({ "metadata": { "name": "bare" } })).await.expect(201);
+    let bare = api
+        .post(&all, &json!({ "metadata": { "name": "bare" } }))
+        .await
+        .expect(201);
     assert_eq!(bare["spec"], json!({ "color": "blue", "replicas": 1 }));
-    let zero = api.post(&all, &gadget("zero", json!({ "replicas": 0 }))).await.expect(201);
+    let zero = api
+        .post(&all, &gadget("zero", json!({ "replicas": 0 })))
+        .await
+        .expect(201);
     assert_eq!(zero["spec"]["replicas"], 0);
-    let unset = api.merge(&format!("{all}/zero"), &json!({ "spec": { "replicas": null } })).await;
+    let unset = api
+        .merge(
+            &format!("{all}/zero"),
+            &json!({ "spec": { "replicas": null } }),
+        )
+        .await;
     assert_eq!(unset.expect(200)["spec"]["replicas"], 1);
 }
 
@@ -20,7 +31,10 @@ async fn all_errors_are_told_at_once_at_the_paths_of_the_clients_version() {
     let (api, namespace) = (Api::masters().await, fresh_namespace());
     let fields = |answer: &Value| -> Vec<String> {
         let causes = answer["details"]["causes"].as_array().unwrap();
-        causes.iter().map(|cause| cause["field"].as_str().unwrap().to_owned()).collect()
+        causes
+            .iter()
+            .map(|cause| cause["field"].as_str().unwrap().to_owned())
+            .collect()
     };
     let new = json!({ "metadata": { "name": "a" }, "spec": { "replicas": 101, "color": "NO" } });
     let refused = api.post(&gadgets(&namespace), &new).await;
@@ -28,7 +42,11 @@ async fn all_errors_are_told_at_once_at_the_paths_of_the_clients_version() {
     let mut told = fields(&refused.json());
     told.sort();
     assert_eq!(told, ["spec.color", "spec.replicas"]);
-    assert!(refused.message().contains("spec.replicas: Invalid value: 101: replicas cannot exceed 100"));
+    assert!(
+        refused
+            .message()
+            .contains("spec.replicas: Invalid value: 101: replicas cannot exceed 100")
+    );
 
     let old = json!({ "metadata": { "name": "a" }, "spec": { "size": 101, "color": "NO" } });
     let refused = api.post(&old_gadgets(&namespace), &old).await;
@@ -38,7 +56,10 @@ async fn all_errors_are_told_at_once_at_the_paths_of_the_clients_version() {
 
     let lens = json!({ "metadata": { "name": "a" }, "spec": { "note": "unconvertible" } });
     let refused = api.post(&old_gadgets(&namespace), &lens).await;
-    assert_eq!((refused.verdict().as_str(), fields(&refused.json())), ("422 Invalid", vec!["spec.note".to_owned()]));
+    assert_eq!(
+        (refused.verdict().as_str(), fields(&refused.json())),
+        ("422 Invalid", vec!["spec.note".to_owned()])
+    );
 
     for (value, verdict) in [
         (json!(-1), "422 Invalid"),
@@ -47,10 +68,18 @@ async fn all_errors_are_told_at_once_at_the_paths_of_the_clients_version() {
         (json!("3"), "400 BadRequest"),
         (json!(1e30), "400 BadRequest"),
     ] {
-        let answer = api.post(&gadgets(&namespace), &gadget("a", json!({ "replicas": value }))).await;
+        let answer = api
+            .post(
+                &gadgets(&namespace),
+                &gadget("a", json!({ "replicas": value })),
+            )
+            .await;
         assert_eq!(answer.verdict(), verdict, "{value}");
     }
-    assert_eq!(api.get(&gadgets(&namespace)).await.expect(200)["items"], json!([]));
+    assert_eq!(
+        api.get(&gadgets(&namespace)).await.expect(200)["items"],
+        json!([])
+    );
 }
 
 #[tokio::test]
@@ -58,10 +87,19 @@ async fn hooks_see_every_change() {
     let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
     let mut body = gadget("a", json!({ "note": "quiet", "fixed": "x" }));
     body["metadata"]["annotations"] = json!({ "upper": "" });
-    assert_eq!(api.post(&all, &body).await.expect(201)["spec"]["note"], "QUIET");
-    let refused = api.merge(&format!("{all}/a"), &json!({ "spec": { "fixed": "y" } })).await;
+    assert_eq!(
+        api.post(&all, &body).await.expect(201)["spec"]["note"],
+        "QUIET"
+    );
+    let refused = api
+        .merge(&format!("{all}/a"), &json!({ "spec": { "fixed": "y" } }))
+        .await;
     assert_eq!(refused.verdict(), "422 Invalid");
-    assert!(refused.message().ends_with("spec.fixed: Invalid value: \"y\": field is immutable"));
+    assert!(
+        refused
+            .message()
+            .ends_with("spec.fixed: Invalid value: \"y\": field is immutable")
+    );
 }
 
 #[tokio::test]
@@ -75,32 +113,65 @@ async fn unknown_and_duplicate_fields_are_ignored_warned_of_or_refused() {
     let json = [("content-type", "application/json")];
     let warned = api.send("POST", &all, &json, odd("warned")).await;
     assert_eq!(warned.expect(201)["spec"]["note"], "2");
-    let mut warnings: Vec<_> =
-        warned.headers.get_all("warning").iter().map(|value| value.to_str().unwrap()).collect();
+    let mut warnings: Vec<_> = warned
+        .headers
+        .get_all("warning")
+        .iter()
+        .map(|value| value.to_str().unwrap())
+        .collect();
     warnings.sort_unstable();
-    assert_eq!(warnings, [
-        r#"299 - "duplicate field \"spec.note\"""#,
-        r#"299 - "unknown field \"metadata.odd\"""#,
-        r#"299 - "unknown field \"spec.zap\"""#,
-    ]);
-    let ignored = api.send("POST", &format!("{all}?fieldValidation=Ignore"), &json, odd("ignored")).await;
+    assert_eq!(
+        warnings,
+        [
+            r#"299 - "duplicate field \"spec.note\"""#,
+            r#"299 - "unknown field \"metadata.odd\"""#,
+            r#"299 - "unknown field \"spec.zap\"""#,
+        ]
+    );
+    let ignored = api
+        .send(
+            "POST",
+            &format!("{all}?fieldValidation=Ignore"),
+            &json,
+            odd("ignored"),
+        )
+        .await;
     ignored.expect(201);
     assert_eq!(ignored.header("warning"), "");
 
-    let strict = api.send("POST", &format!("{all}?fieldValidation=Strict"), &json, odd("strict")).await;
+    let strict = api
+        .send(
+            "POST",
+            &format!("{all}?fieldValidation=Strict"),
+            &json,
+            odd("strict"),
+        )
+        .await;
     assert_eq!(strict.verdict(), "400 BadRequest");
     let message = strict.message();
-    assert!(message.starts_with("Gadget in version \"v1\" cannot be handled as a Gadget: strict decoding error: "));
-    for problem in ["unknown field \"metadata.odd\"", "unknown field \"spec.zap\"", "duplicate field \"spec.note\""] {
+    assert!(message.starts_with(
+        "Gadget in version \"v1\" cannot be handled as a Gadget: strict decoding error: "
+    ));
+    for problem in [
+        "unknown field \"metadata.odd\"",
+        "unknown field \"spec.zap\"",
+        "duplicate field \"spec.note\"",
+    ] {
         assert!(message.contains(problem), "{message}");
     }
     let one = format!("{all}/warned?fieldValidation=Strict");
     let merge = api.merge(&one, &json!({ "spec": { "zap": 1 } })).await;
     assert_eq!(merge.verdict(), "422 Invalid");
-    assert!(merge.message().contains("unknown field"), "{}", merge.message());
+    assert!(
+        merge.message().contains("unknown field"),
+        "{}",
+        merge.message()
+    );
     let patch = json!([{ "op": "add", "path": "/spec/zap", "value": 1 }]);
     assert_eq!(api.json_patch(&one, &patch).await.verdict(), "422 Invalid");
-    let merge = api.merge(&format!("{all}/warned"), &json!({ "spec": { "zap": 1 } })).await;
+    let merge = api
+        .merge(&format!("{all}/warned"), &json!({ "spec": { "zap": 1 } }))
+        .await;
     assert_eq!(merge.expect(200)["spec"].get("zap"), None);
     assert!(merge.header("warning").contains("unknown field"));
 }
@@ -109,9 +180,17 @@ async fn unknown_and_duplicate_fields_are_ignored_warned_of_or_refused() {
 async fn a_deprecated_version_warns_on_every_request() {
     let (api, namespace) = (Api::masters().await, fresh_namespace());
     let text = "299 - \"gadget.example.com/v1alpha1 Gadget is deprecated; use v1\"";
-    assert_eq!(api.get(&old_gadgets(&namespace)).await.header("warning"), text);
+    assert_eq!(
+        api.get(&old_gadgets(&namespace)).await.header("warning"),
+        text
+    );
     assert_eq!(api.get(&gadgets(&namespace)).await.header("warning"), "");
-    assert_eq!(api.get(&format!("{}/absent", old_gadgets(&namespace))).await.header("warning"), text);
+    assert_eq!(
+        api.get(&format!("{}/absent", old_gadgets(&namespace)))
+            .await
+            .header("warning"),
+        text
+    );
 }
 
 #[tokio::test]
@@ -121,6 +200,9 @@ async fn an_owner_that_stands_twice_is_kept_once_with_a_warning() {
     let mut body = gadget("a", json!({}));
     body["metadata"]["ownerReferences"] = json!([owner, owner]);
     let created = api.post(&all, &body).await;
-    assert_eq!(created.expect(201)["metadata"]["ownerReferences"], json!([owner]));
+    assert_eq!(
+        created.expect(201)["metadata"]["ownerReferences"],
+        json!([owner])
+    );
     assert!(created.header("warning").contains("duplicate"));
 }
