@@ -4,7 +4,8 @@
 -- runtime role may SELECT and EXECUTE only. Every function that allots revisions or changes
 -- objects or events holds advisory lock (7777, 1) until its transaction is visible, so the order
 -- of revisions is the order of visibility. (7777, 2) is the compactor's, (7777, 3) guards the
--- making of partitions.
+-- making of partitions, and every process that follows the log shares (7777, 4): the others need
+-- a notification only if there are any.
 
 -- The last revision allotted. Advanced by setval() under the lock and never transactional: an
 -- aborted batch leaves a gap, never a revision that is used twice.
@@ -197,7 +198,7 @@ END $$;
 -- of what is there. The lock is its own statement: what follows sees all that was committed
 -- before it was granted.
 CREATE FUNCTION store.apply_one(
-    p_incarnation text, p_batch bigint, p_floor bigint,
+    p_incarnation text, p_batch bigint, p_floor bigint, p_notify boolean,
     p_operation smallint, p_resource integer, p_namespace text, p_name text, p_uid uuid,
     p_expected bigint, p_body bytea,
     p_username text, p_manager text, p_verb text, p_audit_id text,
@@ -250,14 +251,16 @@ BEGIN
             recorded_at, username, manager, verb, audit_id, body, previous_body)
         VALUES (apply_one.revision, p_batch, p_resource, p_operation, p_namespace, p_name, p_uid, v_revision,
             clock_timestamp(), p_username, p_manager, p_verb, p_audit_id, p_body, v_previous_body);
-    PERFORM pg_notify('store', revision || ' ' || p_batch);
+    IF p_notify THEN
+        PERFORM pg_notify('store', revision || ' ' || p_batch);
+    END IF;
 END $$;
 
 -- Many writes to different keys, as if by apply_one in turn; position is that in the arrays, from 1.
 -- The lateral subquery with LIMIT 1 and the join by ctid pin the plan to one index probe a write,
 -- also when the plan was cached while the table was empty.
 CREATE FUNCTION store.apply_batch(
-    p_incarnation text, p_batch bigint, p_floor bigint,
+    p_incarnation text, p_batch bigint, p_floor bigint, p_notify boolean,
     p_operation smallint[], p_resource integer[], p_namespace text[], p_name text[], p_uid uuid[],
     p_expected bigint[], p_body bytea[],
     p_username text[], p_manager text[], p_verb text[], p_audit_id text[])
@@ -319,7 +322,9 @@ BEGIN
     END IF;
     IF v_done > 0 THEN
         PERFORM setval('revisions', v_base + v_count);
-        PERFORM pg_notify('store', (v_base + v_count) || ' ' || p_batch);
+        IF p_notify THEN
+            PERFORM pg_notify('store', (v_base + v_count) || ' ' || p_batch);
+        END IF;
     END IF;
     RETURN QUERY SELECT v_base, u.* FROM unnest(v_positions, v_outcomes, v_revisions) u;
 END $$;

@@ -14,10 +14,10 @@ CREATE SCHEMA store;
 
 
 --
--- Name: apply_batch(text, bigint, bigint, smallint[], integer[], text[], text[], uuid[], bigint[], bytea[], text[], text[], text[], text[]); Type: FUNCTION; Schema: store; Owner: -
+-- Name: apply_batch(text, bigint, bigint, boolean, smallint[], integer[], text[], text[], uuid[], bigint[], bytea[], text[], text[], text[], text[]); Type: FUNCTION; Schema: store; Owner: -
 --
 
-CREATE FUNCTION store.apply_batch(p_incarnation text, p_batch bigint, p_floor bigint, p_operation smallint[], p_resource integer[], p_namespace text[], p_name text[], p_uid uuid[], p_expected bigint[], p_body bytea[], p_username text[], p_manager text[], p_verb text[], p_audit_id text[]) RETURNS TABLE(base bigint, "position" bigint, outcome smallint, revision bigint)
+CREATE FUNCTION store.apply_batch(p_incarnation text, p_batch bigint, p_floor bigint, p_notify boolean, p_operation smallint[], p_resource integer[], p_namespace text[], p_name text[], p_uid uuid[], p_expected bigint[], p_body bytea[], p_username text[], p_manager text[], p_verb text[], p_audit_id text[]) RETURNS TABLE(base bigint, "position" bigint, outcome smallint, revision bigint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'store', 'pg_temp'
     AS $$
@@ -77,17 +77,19 @@ BEGIN
     END IF;
     IF v_done > 0 THEN
         PERFORM setval('revisions', v_base + v_count);
-        PERFORM pg_notify('store', (v_base + v_count) || ' ' || p_batch);
+        IF p_notify THEN
+            PERFORM pg_notify('store', (v_base + v_count) || ' ' || p_batch);
+        END IF;
     END IF;
     RETURN QUERY SELECT v_base, u.* FROM unnest(v_positions, v_outcomes, v_revisions) u;
 END $$;
 
 
 --
--- Name: apply_one(text, bigint, bigint, smallint, integer, text, text, uuid, bigint, bytea, text, text, text, text); Type: FUNCTION; Schema: store; Owner: -
+-- Name: apply_one(text, bigint, bigint, boolean, smallint, integer, text, text, uuid, bigint, bytea, text, text, text, text); Type: FUNCTION; Schema: store; Owner: -
 --
 
-CREATE FUNCTION store.apply_one(p_incarnation text, p_batch bigint, p_floor bigint, p_operation smallint, p_resource integer, p_namespace text, p_name text, p_uid uuid, p_expected bigint, p_body bytea, p_username text, p_manager text, p_verb text, p_audit_id text, OUT base bigint, OUT outcome smallint, OUT revision bigint) RETURNS record
+CREATE FUNCTION store.apply_one(p_incarnation text, p_batch bigint, p_floor bigint, p_notify boolean, p_operation smallint, p_resource integer, p_namespace text, p_name text, p_uid uuid, p_expected bigint, p_body bytea, p_username text, p_manager text, p_verb text, p_audit_id text, OUT base bigint, OUT outcome smallint, OUT revision bigint) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'store', 'pg_temp'
     AS $$
@@ -138,7 +140,9 @@ BEGIN
             recorded_at, username, manager, verb, audit_id, body, previous_body)
         VALUES (apply_one.revision, p_batch, p_resource, p_operation, p_namespace, p_name, p_uid, v_revision,
             clock_timestamp(), p_username, p_manager, p_verb, p_audit_id, p_body, v_previous_body);
-    PERFORM pg_notify('store', revision || ' ' || p_batch);
+    IF p_notify THEN
+        PERFORM pg_notify('store', revision || ' ' || p_batch);
+    END IF;
 END $$;
 
 

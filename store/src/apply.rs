@@ -19,6 +19,17 @@ pub(crate) const NO_PARTITION: &str = "23514";
 pub(crate) const PARTITION: i64 = 1_000_000;
 const AHEAD: i32 = 4;
 
+/// What holds for a batch as a whole.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Header {
+    /// Its id.
+    pub(crate) number: i64,
+    /// Versions from before it are kept with the event that replaces them.
+    pub(crate) floor: Revision,
+    /// Whether other processes are to be told.
+    pub(crate) notify: bool,
+}
+
 /// What became of a batch.
 pub(crate) struct Applied {
     /// The last revision before it, if anything was done.
@@ -67,20 +78,18 @@ impl Outcome {
 /// Applies and commits a batch of writes to different keys.
 pub(crate) async fn apply(
     link: &mut Link,
-    number: i64,
-    floor: Revision,
+    header: Header,
     batch: &[Queued],
 ) -> Result<Applied, sqlx::Error> {
     match batch {
-        [one] => apply_one(link, number, floor, one).await,
-        many => apply_many(link, number, floor, many).await,
+        [one] => apply_one(link, header, one).await,
+        many => apply_many(link, header, many).await,
     }
 }
 
 async fn apply_one(
     link: &mut Link,
-    number: i64,
-    floor: Revision,
+    header: Header,
     queued: &Queued,
 ) -> Result<Applied, sqlx::Error> {
     let Write {
@@ -90,11 +99,12 @@ async fn apply_one(
     } = &queued.write;
     let row = sqlx::query(
         "SELECT base, outcome, revision FROM
-         store.apply_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+         store.apply_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
     )
     .bind(&link.epoch.incarnation)
-    .bind(number)
-    .bind(floor.get())
+    .bind(header.number)
+    .bind(header.floor.get())
+    .bind(header.notify)
     .bind(operation.code())
     .bind(queued.resource)
     .bind(key.namespace.as_ref())
@@ -117,8 +127,7 @@ async fn apply_one(
 
 async fn apply_many(
     link: &mut Link,
-    number: i64,
-    floor: Revision,
+    header: Header,
     batch: &[Queued],
 ) -> Result<Applied, sqlx::Error> {
     fn column<'a, T>(batch: &'a [Queued], pick: impl Fn(&'a Write) -> T) -> Vec<T> {
@@ -126,12 +135,13 @@ async fn apply_many(
     }
     let rows = sqlx::query(
         "SELECT base, outcome, revision FROM
-         store.apply_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+         store.apply_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
          ORDER BY position",
     )
     .bind(&link.epoch.incarnation)
-    .bind(number)
-    .bind(floor.get())
+    .bind(header.number)
+    .bind(header.floor.get())
+    .bind(header.notify)
     .bind(column(batch, |write| write.operation.code()))
     .bind(
         batch

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{Connection, Row};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::apply::extend_events;
 use crate::link::{Failure, Link, classify};
@@ -33,7 +33,8 @@ pub struct Compacted {
 }
 
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let mut tick = interval(shared.config.compaction_interval);
+    let pause = shared.config.compaction_interval;
+    let mut tick = interval_at(Instant::now() + pause, pause);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

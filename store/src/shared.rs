@@ -57,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) probes: mpsc::Sender<Probe>,
     /// Whether the leader of the writes has a connection.
     pub(crate) writable: AtomicBool,
+    /// Whether other processes follow the log.
+    pub(crate) accompanied: AtomicBool,
     /// Whether the tail has a connection.
     pub(crate) tailing: watch::Sender<bool>,
     pub(crate) applied: watch::Sender<Revision>,
@@ -96,6 +98,7 @@ impl Shared {
             queue,
             probes,
             writable: AtomicBool::new(false),
+            accompanied: AtomicBool::new(true),
             tailing: watch::Sender::new(false),
             applied: watch::Sender::new(Revision::ZERO),
             epoch: ArcSwapOption::empty(),

@@ -5,6 +5,7 @@
 //! itself is read from where the caches are, so a lost one costs at most the pause of the poll.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
@@ -21,6 +22,8 @@ use crate::types::Revision;
 use crate::writer::is_own;
 
 const CHANNEL: &str = "store";
+/// Says that one more process follows the log.
+const JOINED: &str = "joined";
 /// Without any notification the log is read this often.
 const POLL: Duration = Duration::from_secs(1);
 /// A database that does not answer for this long is taken for lost.
@@ -81,6 +84,9 @@ impl Tail {
         listener.eager_reconnect(false);
         listener.ignore_pool_close_event(true);
         within(CONNECT_TIMEOUT, listener.listen(CHANNEL)).await?;
+        let joining =
+            sqlx::query("SELECT pg_advisory_lock_shared(7777, 4), pg_notify('store', $1)");
+        within(CONNECT_TIMEOUT, joining.bind(JOINED).execute(&mut listener)).await?;
         let epoch = within(CONNECT_TIMEOUT, link::open_epoch(&mut listener)).await?;
         if self.shared.epoch.load().as_deref() != Some(&epoch) {
             self.load(&epoch).await?;
@@ -136,10 +142,14 @@ impl Tail {
         loop {
             let known = tokio::select! {
                 notified = listener.try_recv() => {
-                    let notified = notified?.ok_or_else(lost)?;
-                    let mut newest = self.foreign(notified.payload());
-                    while let Some(more) = listener.next_buffered() {
-                        newest = newest.max(self.foreign(more.payload()));
+                    let mut notified = Some(notified?.ok_or_else(lost)?);
+                    let mut newest = None;
+                    while let Some(one) = notified {
+                        if one.payload() == JOINED {
+                            poll.reset_immediately();
+                        }
+                        newest = newest.max(self.foreign(one.payload()));
+                        notified = listener.next_buffered();
                     }
                     newest
                 }
@@ -164,10 +174,14 @@ impl Tail {
         (!own && revision > self.shared.applied()).then_some(revision)
     }
 
-    /// Once a second: is it still the same database, and what has been compacted?
+    /// Once a second: is it still the same database, what has been compacted, are there others?
     async fn check(&self, listener: &mut PgListener, epoch: &Epoch) -> Result<(), sqlx::Error> {
         let row = sqlx::query(
-            "SELECT store.incarnation() AS incarnation, revision AS compacted FROM store.compaction",
+            "SELECT store.incarnation() AS incarnation, revision AS compacted,
+                (SELECT count(*) > 1 FROM pg_locks WHERE locktype = 'advisory' AND classid = 7777
+                    AND objid = 4 AND database = (SELECT oid FROM pg_database
+                    WHERE datname = current_database())) AS accompanied
+             FROM store.compaction",
         )
         .fetch_one(listener)
         .await?;
@@ -176,6 +190,9 @@ impl Tail {
         }
         self.shared
             .note_compacted(Revision::new(row.try_get("compacted")?));
+        self.shared
+            .accompanied
+            .store(row.try_get("accompanied")?, Ordering::Relaxed);
         self.shared.tick(Instant::now());
         Ok(())
     }

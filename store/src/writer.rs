@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::apply::{self, Applied, Outcome};
+use crate::apply::{self, Applied, Header, Outcome};
 use crate::error::WriteError;
 use crate::link::{Failure, Link, classify, timed_out};
 use crate::log::LoggedEvent;
@@ -188,8 +188,12 @@ impl Leader {
         let mut attempt = 0;
         let (number, error) = loop {
             let number = self.number();
-            let floor = self.shared.floor();
-            let applying = apply::apply(&mut link, number, floor, &batch);
+            let header = Header {
+                number,
+                floor: self.shared.floor(),
+                notify: self.shared.accompanied.load(Ordering::Relaxed),
+            };
+            let applying = apply::apply(&mut link, header, &batch);
             match timeout(APPLY_TIMEOUT, applying)
                 .await
                 .unwrap_or_else(|_| Err(timed_out()))
@@ -241,6 +245,7 @@ impl Leader {
                 || ["53", "57", "58", "25"].iter().any(|c| code.starts_with(c)) =>
             {
                 tracing::warn!(code, message, "the database cannot write");
+
                 WriteError::Unavailable { retry: RETRY }
             }
             _ => {

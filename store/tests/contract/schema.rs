@@ -217,7 +217,7 @@ async fn a_write_under_an_old_snapshot_is_refused() {
         .await
         .unwrap();
     let call =
-        "SELECT store.apply_one('x', 1, 0, 0::smallint, 1, '', 'a', gen_random_uuid(), NULL, '',
+        "SELECT store.apply_one('x', 1, 0, true, 0::smallint, 1, '', 'a', gen_random_uuid(), NULL, '',
         NULL, NULL, NULL, NULL)";
     let error = runtime
         .execute(call)

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use store::testing::{TestDatabase, database};
 use store::{
     Collection, Event, EventKind, Key, Operation, Project, Provenance, Revision, Snapshot, Store,
-    StoreConfig, Write, WriteError,
+    StoreConfig, WatchError, Watcher, Write, WriteError,
 };
 use uuid::Uuid;
 
@@ -161,15 +161,22 @@ pub(crate) fn contents(snapshot: &Snapshot<String>) -> Vec<(String, i64, String)
 }
 
 /// The next `count` events of a watcher.
-pub(crate) async fn next_events(watcher: &mut store::Watcher<Text>, count: usize) -> Vec<Seen> {
+pub(crate) async fn next_events(watcher: &mut Watcher<Text>, count: usize) -> Vec<Seen> {
+    try_next_events(watcher, count)
+        .await
+        .expect("the watch goes on")
+}
+
+/// The next `count` events of a watcher that may be too late.
+pub(crate) async fn try_next_events(
+    watcher: &mut Watcher<Text>,
+    count: usize,
+) -> Result<Vec<Seen>, WatchError> {
     let mut all = Vec::new();
     while all.len() < count {
         let batch = tokio::time::timeout(PATIENCE, watcher.next_batch(count - all.len()));
-        let batch = batch
-            .await
-            .expect("events arrive")
-            .expect("the watch goes on");
+        let batch = batch.await.expect("events arrive")?;
         all.extend(batch.iter().map(|event| seen(event)));
     }
-    all
+    Ok(all)
 }
