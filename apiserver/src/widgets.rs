@@ -1,7 +1,6 @@
 //! The Widget resource: one unit struct, described as data.
 
 mod lens;
-mod quantity;
 mod rules;
 
 use std::sync::LazyLock;

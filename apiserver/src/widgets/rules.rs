@@ -7,10 +7,9 @@ use machinery::Object;
 use machinery::field::{FieldError, FieldPath};
 use machinery::label_selector::LabelSelector;
 use machinery::object;
+use machinery::quantity::Quantity;
 use serde_json::{Map, Value};
 use widget_conversion::oci::Reference;
-
-use super::quantity::Quantity;
 
 const MAX_REPLICAS: i64 = 100;
 const MAX_COLOR_WORD: usize = 32;
@@ -105,12 +104,11 @@ fn validate_resources(
             validate_quantity(resource, value, &path.child(name).key(resource), errors);
         }
     }
-    let quantity = |value: &Value| value.as_str().and_then(Quantity::parse);
     for (resource, request) in requests.into_iter().flatten() {
         let Some(limit) = limits.and_then(|limits| limits.get(resource)) else {
             continue;
         };
-        if let (Some(requested), Some(allowed)) = (quantity(request), quantity(limit))
+        if let (Some(requested), Some(allowed)) = (read_quantity(request), read_quantity(limit))
             && requested > allowed
         {
             let limit = limit.as_str().unwrap_or_default();
@@ -122,6 +120,10 @@ fn validate_resources(
             ));
         }
     }
+}
+
+fn read_quantity(value: &Value) -> Option<Quantity> {
+    value.as_str()?.parse().ok()
 }
 
 fn validate_quantity(
@@ -137,7 +139,7 @@ fn validate_quantity(
         let detail = "must be a standard resource for containers";
         errors.push(FieldError::invalid(path, resource, detail));
     }
-    match value.as_str().and_then(Quantity::parse) {
+    match read_quantity(value) {
         Some(quantity) if quantity.is_negative() => {
             errors.push(FieldError::invalid(path, value.clone(), NOT_NEGATIVE));
         }
