@@ -330,8 +330,9 @@ async fn a_public_certificate_without_its_key_fails_the_handshake() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotated_ca_counts_at_once_on_open_connections() {
     let cluster = Cluster::start().await;
+    let old_proxy = cluster.proxy();
     let mut old = cluster
-        .target(Some(&cluster.proxy()))
+        .target(Some(&old_proxy))
         .connect(Protocol::Http2)
         .await;
     let mut ask_old = async || {
@@ -355,7 +356,9 @@ async fn a_rotated_ca_counts_at_once_on_open_connections() {
     cluster
         .fake
         .put_authentication(&published(&next.pem, &cluster.client_ca.pem));
-    until(async || ask_old().await == 401).await;
+    let fresh = cluster.target(Some(&old_proxy));
+    until(async || ask(&fresh, Protocol::Http2, "/whoami", AS_ADMIN).await.0 == 401).await;
+    assert_eq!(ask_old().await, 401);
     assert_eq!(
         ask(&target, Protocol::Http2, "/whoami", AS_ADMIN).await.0,
         200
