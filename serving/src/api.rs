@@ -22,7 +22,7 @@ use crate::{
     encode,
     exchange::{self, Request, Response},
     handlers,
-    metrics::{self, Metrics},
+    metrics::Metrics,
     namespaces::NamespaceLookup,
     permission,
     registry::Served,
@@ -199,7 +199,8 @@ impl Api {
             return Ok(response);
         }
         if info.path == "/metrics" && is_known_method {
-            let text = metrics::text(&self.metrics_registry, &self.metrics, &self.served);
+            self.metrics.refresh(&self.served, &self.store);
+            let text = self.metrics_registry.encode();
             return Ok(Response::new(200, plumbing::metrics::CONTENT_TYPE, text));
         }
         let document = self

@@ -2,13 +2,12 @@
 //! so that its dashboards and alerts fit. Labels come from the registry, never
 //! from what clients send, so their number is bounded.
 
-use std::sync::Arc;
-
 use plumbing::metrics::Registry;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
 };
+use store::Store;
 
 use crate::{registry::Served, request_info::RequestInfo, target::Target};
 
@@ -67,6 +66,7 @@ pub struct Metrics {
     in_flight: Family<KindLabels, Gauge>,
     watch_events: Family<WatchLabels, Counter>,
     objects: Family<ObjectLabels, Gauge>,
+    storage_up: Gauge,
 }
 
 impl Metrics {
@@ -80,6 +80,7 @@ impl Metrics {
             in_flight: Family::default(),
             watch_events: Family::default(),
             objects: Family::default(),
+            storage_up: Gauge::default(),
         };
         let known = metrics.clone();
         registry.register(move |registry| {
@@ -112,6 +113,11 @@ impl Metrics {
                 "apiserver_storage_objects",
                 "Objects in the watch cache",
                 known.objects,
+            );
+            registry.register(
+                "apiserver_storage_up",
+                "Whether the database answered lately: 1 or 0",
+                known.storage_up,
             );
         });
         metrics
@@ -181,7 +187,8 @@ impl Metrics {
     }
 
     /// Brings the figures up to date that are read rather than counted.
-    pub fn refresh(&self, served: &Served) {
+    pub fn refresh(&self, served: &Served, store: &Store) {
+        self.storage_up.set(i64::from(store.is_reachable()));
         for entry in served.iter() {
             let resource = entry.info().group_resource().to_string();
             let count = i64::try_from(entry.collection.snapshot().len()).unwrap_or(i64::MAX);
@@ -270,10 +277,4 @@ fn verb(info: &RequestInfo) -> &'static str {
         "head" => "HEAD",
         _ => "other",
     }
-}
-
-/// The registry and its metrics, as `/metrics` serves them.
-pub fn text(registry: &Arc<Registry>, metrics: &Metrics, served: &Served) -> String {
-    metrics.refresh(served);
-    registry.encode()
 }

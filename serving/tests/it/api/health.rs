@@ -85,6 +85,7 @@ async fn metrics_have_upstreams_names_and_bounded_labels() {
         "apiserver_current_inflight_requests{request_kind=\"readOnly\"}",
         "apiserver_watch_events_total{group=\"gadget.example.com\",version=\"v1\",kind=\"Gadget\"}",
         "apiserver_storage_objects{resource=\"gadgets.gadget.example.com\"}",
+        "apiserver_storage_up 1",
         "process_cpu_seconds",
     ] {
         assert!(metrics.contains(name), "{name} in {metrics}");

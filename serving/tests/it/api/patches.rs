@@ -49,16 +49,29 @@ async fn patches_change_what_they_name() {
     );
 }
 
-#[tokio::test]
-async fn what_no_patch_can_do_is_refused() {
+/// Sends each patch to an object that none of them changes.
+async fn refuse(rows: &[(&str, &str, &str)]) {
     let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
     let created = api.post(&all, &gadget("a", json!({}))).await.expect(201);
     let one = format!("{all}/a");
-    let many = Value::from(vec![
-        json!({ "op": "test", "path": "/kind", "value": "Gadget" });
-        10_001
-    ]);
-    for (kind, body, verdict) in [
+    for (kind, body, verdict) in rows {
+        let answer = patch(&api, &one, kind, body).await;
+        let short: String = body.chars().take(80).collect();
+        assert_eq!(
+            answer.verdict(),
+            *verdict,
+            "{kind} {short}: {}",
+            answer.message()
+        );
+    }
+    assert_eq!(api.get(&one).await.expect(200), created);
+}
+
+#[tokio::test]
+async fn what_no_json_patch_can_do_is_refused() {
+    let test = json!({ "op": "test", "path": "/kind", "value": "Gadget" });
+    let many = Value::from(vec![test; 10_001]).to_string();
+    refuse(&[
         (JSON, "{}", "400 BadRequest"),
         (JSON, "[", "400 BadRequest"),
         (JSON, "", "400 BadRequest"),
@@ -89,7 +102,14 @@ async fn what_no_patch_can_do_is_refused() {
             r#"[{"op":"replace","path":"/spec/note","value":1}]"#,
             "422 Invalid",
         ),
-        (JSON, &many.to_string(), "413 RequestEntityTooLarge"),
+        (JSON, &many, "413 RequestEntityTooLarge"),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn what_no_merge_patch_can_do_is_refused() {
+    refuse(&[
         (MERGE, "null", "400 BadRequest"),
         (MERGE, "[]", "400 BadRequest"),
         (MERGE, "\"x\"", "400 BadRequest"),
@@ -119,6 +139,13 @@ async fn what_no_patch_can_do_is_refused() {
         ),
         (MERGE, r#"{"spec":{"note":1}}"#, "422 Invalid"),
         (MERGE, r#"{"spec":{"replicas":101}}"#, "422 Invalid"),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn kinds_of_patches_that_are_not_served_are_refused() {
+    refuse(&[
         ("application/json", "{}", "415 UnsupportedMediaType"),
         (
             "application/strategic-merge-patch+json",
@@ -135,28 +162,17 @@ async fn what_no_patch_can_do_is_refused() {
             "{}",
             "415 UnsupportedMediaType",
         ),
-    ] {
-        let answer = patch(&api, &one, kind, body).await;
-        let short: String = body.chars().take(80).collect();
-        assert_eq!(
-            answer.verdict(),
-            verdict,
-            "{kind} {short}: {}",
-            answer.message()
-        );
-    }
-    let forced = format!("{one}?force=true");
+    ])
+    .await;
+    let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
+    api.post(&all, &gadget("a", json!({}))).await.expect(201);
+    let forced = format!("{all}/a?force=true");
     assert_eq!(
         api.merge(&forced, &json!({})).await.verdict(),
         "422 Invalid"
     );
-    assert_eq!(
-        api.merge(&format!("{all}/absent"), &json!({}))
-            .await
-            .verdict(),
-        "404 NotFound"
-    );
-    assert_eq!(api.get(&one).await.expect(200), created);
+    let absent = api.merge(&format!("{all}/absent"), &json!({})).await;
+    assert_eq!(absent.verdict(), "404 NotFound");
 }
 
 #[tokio::test]

@@ -1,8 +1,10 @@
 //! Defaults, unknown fields, and errors at the client's paths.
 
 use serde_json::{Value, json};
+use store::{Key, Operation, Provenance, Revision, Store, StoreConfig, Write, testing};
 
-use super::server::{Api, fresh_namespace, gadget, gadgets, old_gadgets};
+use super::gadgets::GROUP;
+use super::server::{Api, Server, fresh_namespace, gadget, gadgets, old_gadgets};
 
 #[tokio::test]
 async fn unset_fields_get_their_defaults_and_zero_is_not_unset() {
@@ -24,6 +26,58 @@ async fn unset_fields_get_their_defaults_and_zero_is_not_unset() {
         )
         .await;
     assert_eq!(unset.expect(200)["spec"]["replicas"], 1);
+}
+
+/// Stands for an older binary, which knew nothing of the defaults.
+struct Older;
+
+impl store::Project for Older {
+    type View = ();
+
+    fn project(&self, _: &Key, _: Revision, _: bytes::Bytes) {}
+}
+
+#[tokio::test]
+async fn objects_stored_before_a_default_existed_have_it_when_they_are_read() {
+    let url = testing::database().url;
+    let older = Store::connect(StoreConfig::new(&url)).await.unwrap();
+    let collection = older.register(GROUP, "gadgets", Older).await.unwrap();
+    older.start().await.unwrap();
+    let uid = uuid::Uuid::new_v4();
+    let body = json!({
+        "apiVersion": "gadget.example.com/v1", "kind": "Gadget",
+        "metadata": { "name": "a", "namespace": "n", "uid": uid.to_string(), "generation": 1 },
+        "spec": { "note": "old" },
+    });
+    let operation = Operation::Create {
+        uid,
+        body: body.to_string().into(),
+    };
+    let write = Write {
+        key: Key::new("n", "a"),
+        operation,
+        provenance: Provenance::default(),
+    };
+    let stored = collection.write(write).await.unwrap();
+
+    let server = Server::start(url, |_| {}).await;
+    let api = Api::of(&server.masters).await;
+    let all = gadgets("n");
+    let read = api.get(&format!("{all}/a")).await.expect(200);
+    assert_eq!(
+        read["spec"],
+        json!({ "note": "old", "replicas": 1, "color": "blue" })
+    );
+    assert_eq!(read["metadata"]["resourceVersion"], stored.to_string());
+    assert_eq!(api.get(&all).await.expect(200)["items"], json!([read]));
+    let mut watch = api.watch(&format!("{all}?watch=1")).await;
+    assert_eq!(watch.next().await.unwrap()["object"], read);
+    let selected = api
+        .get(&format!("{all}?fieldSelector=spec.color%3Dblue"))
+        .await
+        .expect(200);
+    assert_eq!(selected["items"], json!([read]));
+    older.shutdown().await;
 }
 
 #[tokio::test]
