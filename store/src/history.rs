@@ -21,6 +21,8 @@ use crate::types::{Entry, Event, EventKind, Project, Revision, Stored};
 
 /// One read of events returns at most this many.
 const STRETCH: i64 = 500;
+/// And ends with the one that exceeds this many bytes of bodies.
+const STRETCH_BYTES: i64 = 8 * 1024 * 1024;
 /// Stretches kept for others who are about as far behind.
 const KEPT: usize = 4;
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -187,19 +189,27 @@ impl<P: Project> History<P> {
         start: Revision,
     ) -> Result<Option<Stretch<P::View>>, sqlx::Error> {
         let rows = sqlx::query(
-            "SELECT e.kind, e.revision, e.namespace, e.name, e.uid, e.previous_revision, e.body,
-                coalesce(e.previous_body, p.body) AS previous_body
-             FROM store.events e LEFT JOIN store.events p ON p.revision = e.previous_revision
-             WHERE e.resource = $1 AND e.revision > $2 AND e.revision <= $3
-             ORDER BY e.revision LIMIT $4",
+            "SELECT * FROM (
+                SELECT e.kind, e.revision, e.namespace, e.name, e.uid, e.previous_revision, e.body,
+                    coalesce(e.previous_body, p.body) AS previous_body,
+                    sum(octet_length(e.body)) OVER (ORDER BY e.revision) AS bytes
+                FROM store.events e LEFT JOIN store.events p ON p.revision = e.previous_revision
+                WHERE e.resource = $1 AND e.revision > $2 AND e.revision <= $3
+                ORDER BY e.revision LIMIT $4) few
+             WHERE bytes - octet_length(body) < $5 ORDER BY revision",
         )
         .bind(self.resource)
         .bind(after.get())
         .bind(start.get())
         .bind(STRETCH)
+        .bind(STRETCH_BYTES)
         .fetch_all(connection)
         .await?;
-        let cut = i64::try_from(rows.len()).is_ok_and(|read| read == STRETCH);
+        let bytes = rows
+            .last()
+            .map_or(Ok(0), |row| row.try_get::<i64, _>("bytes"))?;
+        // One limit or the other may have left events out.
+        let cut = bytes >= STRETCH_BYTES || i64::try_from(rows.len()).is_ok_and(|n| n == STRETCH);
         let mut events = Vec::with_capacity(rows.len());
         for row in &rows {
             let Some(event) = self.event_of(row)? else {

@@ -5,7 +5,6 @@
 
 use std::fmt::Display;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -14,10 +13,12 @@ use std::time::{Duration, Instant};
 
 use crate::error::StoreError;
 
+mod system;
+
+use system::{RunAs, find_binaries, socket_dir};
+
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(10);
-/// The limit for the path of a unix socket is 107 bytes; Postgres adds `/.s.PGSQL.5432.lock`.
-const LONGEST_SOCKET_DIR: usize = 85;
 const PORT: u16 = 5432;
 
 /// How a [`PrivatePostgres`] runs.
@@ -119,6 +120,7 @@ impl PrivatePostgres {
 
     /// Creates `database`, owned by `owner`, and the role `owner` unless they exist.
     pub fn create_database(&self, database: &str, owner: &str) -> Result<(), StoreError> {
+        let (database, owner) = (database.replace('\'', "''"), owner.replace('\'', "''"));
         let statements = format!(
             "SELECT format('CREATE ROLE %I LOGIN CREATEROLE', '{owner}') \
              WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{owner}') \\gexec\n\
@@ -323,111 +325,6 @@ fn wait_for(child: &mut Child) {
     if let Err(error) = child.wait() {
         tracing::warn!(%error, "cannot wait for the private postgres");
     }
-}
-
-/// The user that Postgres runs as.
-#[derive(Debug)]
-enum RunAs {
-    /// Whoever we are.
-    Ourselves,
-    /// We are root.
-    Other {
-        uid: u32,
-        gid: u32,
-        /// Some directory above is closed to that user.
-        hidden: bool,
-    },
-}
-
-impl RunAs {
-    fn choose(dir: &Path) -> Result<Self, StoreError> {
-        let ourselves = fs::metadata("/proc/self").map_err(|e| failed("reading the user", e))?;
-        if ourselves.uid() != 0 {
-            return Ok(Self::Ourselves);
-        }
-        let users = fs::read_to_string("/etc/passwd").map_err(|e| failed("reading users", e))?;
-        let ids = |wanted: &str| {
-            users.lines().find_map(|line| {
-                let mut fields = line.split(':');
-                let name = fields.next()?;
-                let uid = fields.nth(1)?.parse().ok()?;
-                let gid = fields.next()?.parse().ok()?;
-                (name == wanted).then_some((uid, gid))
-            })
-        };
-        let (uid, gid) = ids("postgres")
-            .or_else(|| ids("nobody"))
-            .ok_or_else(|| failed("choosing a user", "neither postgres nor nobody exists"))?;
-        let closed = |above: &Path| fs::metadata(above).is_ok_and(|m| m.mode() & 0o001 == 0);
-        Ok(Self::Other {
-            uid,
-            gid,
-            hidden: dir.ancestors().skip(1).any(closed),
-        })
-    }
-
-    fn own(&self, path: &Path) -> Result<(), StoreError> {
-        if let Self::Other { uid, gid, .. } = self {
-            std::os::unix::fs::chown(path, Some(*uid), Some(*gid))
-                .map_err(|e| failed("giving away the directory", e))?;
-        }
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
-            .map_err(|e| failed("closing the directory", e))
-    }
-
-    fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "INT"]);
-        if let Self::Other { uid, gid, hidden } = self {
-            command
-                .arg(format!("--reuid={uid}"))
-                .arg(format!("--regid={gid}"));
-            command.arg("--clear-groups");
-            if *hidden {
-                command.args(["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]);
-            }
-        }
-        command.arg("--").arg(program);
-        command
-    }
-}
-
-fn socket_dir(dir: &Path) -> PathBuf {
-    let inside = dir.join("socket");
-    if inside.as_os_str().len() <= LONGEST_SOCKET_DIR {
-        return inside;
-    }
-    let id = fs::metadata(dir)
-        .map(|m| format!("{:x}-{:x}", m.dev(), m.ino()))
-        .unwrap_or_default();
-    std::env::temp_dir().join(format!("private-postgres-{id}"))
-}
-
-fn find_binaries() -> Result<PathBuf, StoreError> {
-    let has = |dir: &PathBuf| dir.join("initdb").exists() && dir.join("postgres").exists();
-    let configured = || {
-        let output = Command::new("pg_config").arg("--bindir").output().ok()?;
-        let dir = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
-        Some(dir).filter(has)
-    };
-    let on_path = || std::env::split_paths(&std::env::var_os("PATH")?).find(has);
-    let packaged = || {
-        let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
-        let dirs = versions
-            .filter_map(Result::ok)
-            .map(|version| version.path().join("bin"));
-        let version = |dir: &PathBuf| dir.parent()?.file_name()?.to_str()?.parse::<u32>().ok();
-        dirs.filter(has).max_by_key(version)
-    };
-    packaged()
-        .or_else(on_path)
-        .or_else(configured)
-        .ok_or_else(|| {
-            failed(
-                "finding the programs",
-                "install postgresql, or say where initdb and postgres are",
-            )
-        })
 }
 
 fn stdout_of(doing: &'static str, output: Output) -> Result<String, StoreError> {

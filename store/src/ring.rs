@@ -189,3 +189,114 @@ impl<V> Ring<V> {
 fn cost<V>(event: &Event<V>) -> usize {
     OVERHEAD + event.current.size
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::types::{EventKind, Key, Stored};
+
+    const FOR_EVER: Duration = Duration::from_secs(1 << 30);
+
+    fn event(revision: i64, size: usize) -> Arc<Event<()>> {
+        let revision = Revision::new(revision);
+        let key = Key::new("", revision.to_string());
+        let current = Arc::new(Stored {
+            key,
+            uid: Uuid::nil(),
+            revision,
+            size,
+            view: (),
+        });
+        Arc::new(Event {
+            kind: EventKind::Added,
+            revision,
+            previous: None,
+            current,
+        })
+    }
+
+    /// A ring that has room for four events of 100 bytes, filled with 10, 20, …
+    fn ring(count: i64) -> Ring<()> {
+        let mut ring = Ring::new(4 * (OVERHEAD + 100), FOR_EVER);
+        for n in 1..=count {
+            ring.push(&[event(n * 10, 100)], Revision::new(n * 10), Instant::now());
+        }
+        ring
+    }
+
+    fn read(ring: &Ring<()>, cursor: &mut Cursor, most: usize) -> Result<Vec<i64>, Miss> {
+        let events = ring.read(cursor, most, |_| true)?;
+        Ok(events.iter().map(|event| event.revision.get()).collect())
+    }
+
+    #[test]
+    fn a_ring_holds_as_many_bytes_as_it_may() {
+        let ring = ring(10);
+        assert_eq!((ring.len(), ring.start()), (4, Revision::new(60)));
+        assert_eq!(ring.bytes(), 4 * (OVERHEAD + 100));
+    }
+
+    #[test]
+    fn old_events_go_when_their_time_is_over() {
+        let mut ring = Ring::new(usize::MAX, Duration::from_secs(5));
+        let now = Instant::now();
+        ring.push(&[event(10, 1)], Revision::new(10), now);
+        ring.push(
+            &[event(20, 1)],
+            Revision::new(20),
+            now + Duration::from_secs(3),
+        );
+        ring.trim(now + Duration::from_secs(5));
+        assert_eq!(ring.start(), Revision::ZERO);
+        ring.trim(now + Duration::from_secs(6));
+        assert_eq!((ring.start(), ring.len()), (Revision::new(10), 1));
+    }
+
+    #[test]
+    fn a_cursor_reads_every_event_once_also_over_a_trim() {
+        let mut ring = ring(4);
+        let mut cursor = ring.cursor(Revision::new(5));
+        assert_eq!(read(&ring, &mut cursor, 2), Ok(vec![10, 20]));
+        assert_eq!(cursor.after, Revision::new(20));
+        ring.push(
+            &[event(50, 100), event(60, 100)],
+            Revision::new(65),
+            Instant::now(),
+        );
+        assert_eq!(read(&ring, &mut cursor, 9), Ok(vec![30, 40, 50, 60]));
+        assert_eq!(cursor.after, Revision::new(65));
+        assert_eq!(read(&ring, &mut cursor, 9), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_cursor_below_the_ring_is_told_where_the_ring_starts() {
+        let ring = ring(10);
+        let mut cursor = ring.cursor(Revision::new(59));
+        assert_eq!(
+            read(&ring, &mut cursor, 9),
+            Err(Miss::Below(Revision::new(60)))
+        );
+        cursor.jump(Revision::new(60));
+        assert_eq!(read(&ring, &mut cursor, 9), Ok(vec![70, 80, 90, 100]));
+    }
+
+    #[test]
+    fn a_cursor_of_another_life_reads_nothing() {
+        let mut ring = ring(3);
+        let mut cursor = ring.cursor(Revision::new(30));
+        ring.reset(Revision::new(1), Vec::new(), Revision::new(1));
+        assert_eq!(read(&ring, &mut cursor, 9), Err(Miss::OtherLife));
+    }
+
+    #[test]
+    fn what_is_not_wanted_moves_the_cursor_all_the_same() {
+        let ring = ring(4);
+        let mut cursor = ring.cursor(Revision::ZERO);
+        let found = ring
+            .read(&mut cursor, 9, |event| event.revision.get() == 20)
+            .unwrap();
+        assert_eq!((found.len(), cursor.after), (1, Revision::new(40)));
+    }
+}

@@ -154,7 +154,12 @@ impl Tail {
                     newest
                 }
                 () = self.shared.look.notified() => Some(self.shared.allotted()),
-                () = self.shared.doubt.notified() => return Err(lost()),
+                () = self.shared.doubt.notified() => {
+                    if within(SILENCE, link::open_epoch(&mut *listener)).await? != *epoch {
+                        return Err(lost());
+                    }
+                    None
+                }
                 _ = poll.tick() => {
                     within(SILENCE, self.check(listener, epoch)).await?;
                     Some(Revision::ZERO)

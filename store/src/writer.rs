@@ -24,9 +24,9 @@ const MOST_WRITES: usize = 512;
 /// A batch has at most this many bytes of bodies, unless a single write is larger.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 /// A batch that is not answered by then has an unknown outcome.
-const APPLY_TIMEOUT: Duration = Duration::from_secs(4);
-/// An outcome that is still unknown by then stays so for the client.
-const RESOLVE_TIMEOUT: Duration = Duration::from_millis(4500);
+const APPLY_TIMEOUT: Duration = Duration::from_secs(3);
+/// An outcome that is still unknown this long after the batch began stays so for the client.
+const RESOLVE_TIMEOUT: Duration = Duration::from_millis(4800);
 /// Between attempts to connect.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// How often a batch that lost against another transaction is tried again.
@@ -51,6 +51,15 @@ impl Queued {
 /// Whether a batch is one of this process.
 pub(crate) fn is_own(shared: &Shared, batch: i64) -> bool {
     batch >> COUNTER_BITS == shared.writer
+}
+
+/// A batch whose outcome is unknown.
+struct Doubt {
+    batch: Vec<Queued>,
+    number: i64,
+    /// Its revisions are above this one.
+    before: Revision,
+    deadline: Instant,
 }
 
 pub(crate) struct Leader {
@@ -185,6 +194,9 @@ impl Leader {
     }
 
     async fn apply(&mut self, mut link: Link, batch: Vec<Queued>) -> Option<Link> {
+        let began = Instant::now();
+        // All that the batch may write comes after it; the caches may be further by the time of doubt.
+        let before = self.shared.applied();
         let mut attempt = 0;
         let (number, error) = loop {
             let number = self.number();
@@ -216,7 +228,13 @@ impl Leader {
             }
         };
         tracing::warn!(%error, writes = batch.len(), "connection lost during a batch of writes");
-        self.resolve(link, batch, number).await
+        let doubt = Doubt {
+            batch,
+            number,
+            before,
+            deadline: began + RESOLVE_TIMEOUT,
+        };
+        self.resolve(link, doubt).await
     }
 
     fn number(&mut self) -> i64 {
@@ -283,7 +301,13 @@ impl Leader {
 
     /// Finds out what became of a batch whose connection broke. What was applied is answered; what
     /// was not is tried again; what stays unknown is answered so.
-    async fn resolve(&mut self, lost: Link, batch: Vec<Queued>, number: i64) -> Option<Link> {
+    async fn resolve(&mut self, lost: Link, doubt: Doubt) -> Option<Link> {
+        let Doubt {
+            batch,
+            number,
+            before,
+            deadline,
+        } = doubt;
         self.shared.writable.store(false, Ordering::Release);
         let Link {
             connection,
@@ -291,7 +315,6 @@ impl Leader {
             ..
         } = lost;
         drop(connection);
-        let deadline = Instant::now() + RESOLVE_TIMEOUT;
         let mut done = None;
         while done.is_none() && Instant::now() < deadline {
             let asking = async {
@@ -301,8 +324,7 @@ impl Leader {
                     self.shared.doubt.notify_one();
                     return Err(timed_out());
                 }
-                let after = self.shared.applied();
-                let found = apply::resolve(&mut link, &backend, number, after).await?;
+                let found = apply::resolve(&mut link, &backend, number, before).await?;
                 Ok((link, found))
             };
             let left = deadline.saturating_duration_since(Instant::now());
@@ -318,7 +340,7 @@ impl Leader {
             }
         }
         let Some((link, found)) = done else {
-            tracing::error!(
+            tracing::warn!(
                 writes = batch.len(),
                 "the outcome of a batch of writes stays unknown"
             );

@@ -153,13 +153,13 @@ impl World {
                 stale,
             } => {
                 let name = format!("ns{}/{}", of % 2, of);
+                let body = number.to_string();
                 write(
                     &self.replicas[replica],
                     &mut self.model,
                     &name,
-                    kind,
-                    stale,
-                    number,
+                    (kind, stale),
+                    body,
                 )
                 .await;
             }
@@ -246,8 +246,13 @@ async fn run(steps: Vec<Step>, ring_bytes: usize) {
     check_tables(&mut world.admin, &world.model).await;
 }
 
-async fn write(replica: &Replica, model: &mut Model, name: &str, kind: u8, stale: bool, n: usize) {
-    let body = format!("{n}");
+async fn write(
+    replica: &Replica,
+    model: &mut Model,
+    name: &str,
+    (kind, stale): (u8, bool),
+    body: String,
+) {
     let at: Key = key(name);
     let known = model.current.get(name).cloned();
     let uid = known.as_ref().map_or_else(Uuid::new_v4, |entry| entry.uid);

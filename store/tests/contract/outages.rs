@@ -249,13 +249,13 @@ async fn check_log(
     .await
     .unwrap();
     for (n, (revision, last)) in acknowledged.iter().enumerate() {
-        let of_it = log.iter().filter(|event| event.1 == format!("ns/{n}"));
+        let mut of_it = log.iter().filter(|event| event.1 == format!("ns/{n}"));
         let bodies: Vec<_> = of_it.clone().map(|event| event.2.clone()).collect();
         assert_eq!(
             bodies,
             (0..=*last).map(|n| n.to_string()).collect::<Vec<_>>()
         );
-        assert_eq!(of_it.last().unwrap().0, revision.get());
+        assert_eq!(of_it.next_back().unwrap().0, revision.get());
     }
     for (replica, watcher) in replicas.iter().zip(watchers) {
         let events = next_events(watcher, log.len()).await;
@@ -315,6 +315,46 @@ async fn an_outcome_that_is_lost_with_the_connection_is_found_out() {
     names.sort();
     names.dedup();
     assert_eq!(names.len(), 12 + 4 * 5);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_cannot_be_found_out_is_said_to_be_unknown() {
+    let database = database();
+    let dir = directory(format!("{}-deaf-proxy", std::process::id()));
+    let proxy = Proxy::start(&dir, shared_postgres().socket_dir()).await;
+    let socket = shared_postgres().socket_dir().display().to_string();
+    let url = database.url.replace(&socket, &dir.display().to_string());
+    let replica = Replica::with(StoreConfig::new(url)).await;
+    let name = key("ns/a");
+    let body = "CUT-AFTER-AND-BE-DEAF;";
+    let began = Instant::now();
+    let outcome = replica
+        .things
+        .write(create(&name, Uuid::new_v4(), body))
+        .await;
+    assert_eq!(outcome, Err(WriteError::OutcomeUnknown));
+    assert!(
+        began.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        began.elapsed()
+    );
+    proxy.listen_again();
+    until("reads are back", async || {
+        replica.things.consistent().await.is_ok()
+    })
+    .await;
+    assert_eq!(
+        replica
+            .things
+            .consistent()
+            .await
+            .unwrap()
+            .get(&name)
+            .unwrap()
+            .view,
+        body
+    );
     std::fs::remove_dir_all(&dir).unwrap();
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,9 +13,10 @@ const SOCKET: &str = ".s.PGSQL.5432";
 
 /// Passes everything on, but for the first `CUT-BEFORE-…;` of each kind, at which the connection is
 /// cut before the server sees it, and the first `CUT-AFTER-…;`, at which it is cut when the server
-/// has begun to answer.
+/// has answered. After one that says `DEAF`, new connections are cut at once.
 pub(crate) struct Proxy {
     cut: Arc<Mutex<HashSet<String>>>,
+    deaf: Arc<AtomicBool>,
 }
 
 impl Proxy {
@@ -24,13 +26,26 @@ impl Proxy {
         let listener = UnixListener::bind(dir.join(SOCKET)).unwrap();
         let cut = Arc::new(Mutex::new(HashSet::new()));
         let server = server.join(SOCKET);
-        let known = Arc::clone(&cut);
+        let deaf = Arc::new(AtomicBool::new(false));
+        let (known, mute) = (Arc::clone(&cut), Arc::clone(&deaf));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass(client, server.clone(), Arc::clone(&known)));
+                if !mute.load(Ordering::SeqCst) {
+                    let passing = pass(client, server.clone(), Arc::clone(&known));
+                    let mute = Arc::clone(&mute);
+                    tokio::spawn(async move {
+                        if passing.await.is_some_and(|order| order.contains("DEAF")) {
+                            mute.store(true, Ordering::SeqCst);
+                        }
+                    });
+                }
             }
         });
-        Self { cut }
+        Self { cut, deaf }
+    }
+
+    pub(crate) fn listen_again(&self) {
+        self.deaf.store(false, Ordering::SeqCst);
     }
 
     pub(crate) fn cuts(&self) -> usize {
@@ -38,42 +53,43 @@ impl Proxy {
     }
 }
 
-async fn pass(mut client: UnixStream, server: PathBuf, cut: Arc<Mutex<HashSet<String>>>) {
-    let Ok(mut server) = UnixStream::connect(server).await else {
-        return;
-    };
+/// Passes on until one side closes, or an order to cut, which it returns.
+async fn pass(
+    mut client: UnixStream,
+    server: PathBuf,
+    cut: Arc<Mutex<HashSet<String>>>,
+) -> Option<String> {
+    let mut server = UnixStream::connect(server).await.ok()?;
     let (mut from_client, mut from_server) = (vec![0; 65536], vec![0; 65536]);
     loop {
         tokio::select! {
             read = client.read(&mut from_client) => {
-                let Ok(count @ 1..) = read else { return };
-                let sent = &from_client[..count];
-                match order(sent, &cut) {
-                    Some(false) => return,
-                    Some(true) => {
-                        // The server has committed when it has said all that it has to say.
-                        let _ = server.write_all(sent).await;
-                        while let Ok(count @ 1..) = server.read(&mut from_server).await {
-                            if from_server[..count].ends_with(b"Z\0\0\0\x05I") { return }
-                        }
-                        return;
+                let sent = &from_client[..read.ok().filter(|count| *count > 0)?];
+                let order = order(sent, &cut);
+                if order.as_ref().is_some_and(|order| order.starts_with("CUT-BEFORE")) {
+                    return order;
+                }
+                server.write_all(sent).await.ok()?;
+                // The server has committed when it has said all that it has to say.
+                while order.is_some() {
+                    let count = server.read(&mut from_server).await.ok().filter(|count| *count > 0)?;
+                    if from_server[..count].ends_with(b"Z\0\0\0\x05I") {
+                        return order;
                     }
-                    None => if server.write_all(sent).await.is_err() { return },
                 }
             }
             read = server.read(&mut from_server) => {
-                let Ok(count @ 1..) = read else { return };
-                if client.write_all(&from_server[..count]).await.is_err() { return }
+                let answered = &from_server[..read.ok().filter(|count| *count > 0)?];
+                client.write_all(answered).await.ok()?;
             }
         }
     }
 }
 
-/// Whether to cut, and if so, whether after the server has seen it.
-fn order(sent: &[u8], cut: &Mutex<HashSet<String>>) -> Option<bool> {
+/// The order to cut in these bytes, the first time that it is seen.
+fn order(sent: &[u8], cut: &Mutex<HashSet<String>>) -> Option<String> {
     let text = String::from_utf8_lossy(sent);
     let order = &text[text.find("CUT-")?..];
-    let order = &order[..order.find(';')?];
-    let fresh = cut.lock().unwrap().insert(order.to_owned());
-    fresh.then(|| order.starts_with("CUT-AFTER"))
+    let order = order[..order.find(';')?].to_owned();
+    cut.lock().unwrap().insert(order.clone()).then_some(order)
 }
