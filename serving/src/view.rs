@@ -160,7 +160,8 @@ impl View {
     /// A view of the bytes that were just written, which have all defaults.
     #[must_use]
     pub fn of_body(revision: Revision, body: &[u8]) -> Self {
-        let (served, splice_start, splice_length) = splice(body, &machinery::revision::format(revision.get()));
+        let (served, splice_start, splice_length) =
+            splice(body, &machinery::revision::format(revision.get()));
         Self {
             served,
             splice_start,
