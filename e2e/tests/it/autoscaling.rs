@@ -90,6 +90,8 @@ fn the_scale_of_the_old_version_is_read_and_written() -> Result<()> {
     let namespace = Namespace::create(&cluster, "oldscale")?;
     let kubectl = namespace.kubectl();
     kubectl.run_with("apply -f -", &widget("my-widget", 2))?;
+    // From then on the controller leaves the resourceVersion alone.
+    kubectl.run("wait widget/my-widget --for=jsonpath={.status.phase}=Running --timeout=60s")?;
     let path = format!(
         "/apis/custom.example.com/v1alpha1/namespaces/{}/widgets/my-widget/scale",
         namespace.name

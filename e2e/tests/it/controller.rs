@@ -151,7 +151,18 @@ fn at_rest_the_controller_writes_nothing() -> Result<()> {
             "wait widget/{name} --for=jsonpath={{.status.phase}}=Running --timeout=60s"
         ))?;
     }
-    // Namespaces of earlier tests may still be on their way out.
+    eventually(
+        "the namespaces of other tests are gone",
+        2 * PATIENCE,
+        || {
+            let namespaces = kubectl.run("get namespaces -o name")?;
+            Ok(namespaces
+                .lines()
+                .filter(|name| name.contains("/e2e-"))
+                .count()
+                == 1)
+        },
+    )?;
     let mut before = writes_and_revision(&cluster, &kubectl)?;
     eventually("the platform comes to rest", PATIENCE, || {
         std::thread::sleep(Duration::from_secs(3));

@@ -206,7 +206,7 @@ fn edit_label_annotate_and_patch_change_a_widget() -> Result<()> {
         "apply --server-side -f -",
         "apiVersion: custom.example.com/v1\nkind: Widget\nmetadata: {name: my-widget}\n",
     )?;
-    assert_holds(&refusal, &["UnsupportedMediaType"]);
+    assert_holds(&refusal, &["Server-side apply not available on the server"]);
     assert_holds(&kubectl.run("delete widget my-widget")?, &["deleted"]);
     assert_holds(&kubectl.refused("get widget my-widget")?, &["NotFound"]);
     Ok(())
@@ -268,7 +268,7 @@ fn an_invalid_widget_is_refused_with_all_its_errors() -> Result<()> {
     let cluster = harness::shared()?;
     let namespace = Namespace::create(&cluster, "invalid")?;
     let kubectl = namespace.kubectl();
-    let bad = "apiVersion: custom.example.com/v1\nkind: Widget\nmetadata: {name: bad}\nspec: {replicas: 101, color: NO, image: 'a b'}\n";
+    let bad = "apiVersion: custom.example.com/v1\nkind: Widget\nmetadata: {name: bad}\nspec: {replicas: 101, color: Red!, image: 'a b'}\n";
     let refusal = kubectl.refused_with("create -f -", bad)?;
     assert_holds(
         &refusal,
@@ -279,7 +279,7 @@ fn an_invalid_widget_is_refused_with_all_its_errors() -> Result<()> {
             "spec.image",
         ],
     );
-    let bad = "apiVersion: custom.example.com/v1alpha1\nkind: Widget\nmetadata: {name: bad}\nspec: {size: 101, color: NO, repository: 'a b'}\n";
+    let bad = "apiVersion: custom.example.com/v1alpha1\nkind: Widget\nmetadata: {name: bad}\nspec: {size: 101, color: Red!, repository: 'a b'}\n";
     let refusal = kubectl.refused_with("create -f -", bad)?;
     assert_holds(
         &refusal,
