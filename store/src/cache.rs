@@ -8,11 +8,13 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use imbl::OrdSet;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 use uuid::Uuid;
 
+use crate::history::Stretch;
 use crate::load::{Loaded, PastEvent};
 use crate::log::LoggedEvent;
+use crate::recent::Recent;
 use crate::ring::Ring;
 use crate::shared::{CollectionStats, Feed};
 use crate::snapshot::Snapshot;
@@ -23,6 +25,13 @@ use crate::watcher::Scope;
 /// Watchers of a scope without events are woken this often all the same, counted in events of
 /// the collection, so that their cursors stay in the ring.
 const SWEEP: usize = 4096;
+const KEPT_STATES: usize = 16;
+const KEPT_STRETCHES: usize = 4;
+
+/// A revision in one life of the database.
+pub(crate) type Moment = (u64, Revision);
+/// Revisions in one life of the database: after the first, up to the second.
+pub(crate) type Reach = (u64, Revision, Revision);
 
 pub(crate) struct Cache<P: Project> {
     project: P,
@@ -33,6 +42,10 @@ pub(crate) struct Cache<P: Project> {
     ring: RwLock<Ring<P::View>>,
     wakers: Mutex<HashMap<Scope, Arc<Notify>>>,
     unswept: AtomicUsize,
+    /// Past states, for the next page of a list.
+    pub(crate) past: Recent<Moment, Arc<OnceCell<Snapshot<P::View>>>>,
+    /// What was read below the ring, for others who are about as far behind.
+    pub(crate) stretches: Recent<Reach, Arc<Stretch<P::View>>>,
 }
 
 impl<P: Project> Cache<P> {
@@ -51,6 +64,8 @@ impl<P: Project> Cache<P> {
             ring: RwLock::new(Ring::new(config.ring_bytes, config.ring_time)),
             wakers: Mutex::default(),
             unswept: AtomicUsize::new(0),
+            past: Recent::new(KEPT_STATES),
+            stretches: Recent::new(KEPT_STRETCHES),
         }
     }
 
@@ -236,6 +251,8 @@ impl<P: Project> Feed for Cache<P> {
 
     fn trim(&self, now: Instant) {
         self.ring_mut().trim(now);
+        self.past.trim(now);
+        self.stretches.trim(now);
     }
 
     fn sizes(&self) -> CollectionStats {

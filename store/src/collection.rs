@@ -1,11 +1,10 @@
 //! All objects of one kind, in memory and kept current: what the crates above work with.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OnceCell, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::MAX_BODY;
 use crate::cache::Cache;
@@ -19,14 +18,8 @@ use crate::writer::Queued;
 
 /// How long a consistent or an exact read waits for this process to catch up.
 const CATCH_UP: Duration = Duration::from_secs(3);
-/// Past states kept for the next page of a list.
-const KEPT_STATES: usize = 16;
 /// Undoing more events than this is moved off the caller's thread.
 const UNDO_INLINE: usize = 2000;
-
-/// A revision in one life of the database.
-type Moment = (u64, Revision);
-type PastState<V> = Arc<OnceCell<Snapshot<V>>>;
 
 /// All objects of one registered (group, plural).
 pub struct Collection<P: Project> {
@@ -34,7 +27,6 @@ pub struct Collection<P: Project> {
     cache: Arc<Cache<P>>,
     history: Arc<History<P>>,
     resource: i32,
-    past: Mutex<VecDeque<(Moment, PastState<P::View>)>>,
 }
 
 impl<P: Project> Collection<P> {
@@ -45,7 +37,6 @@ impl<P: Project> Collection<P> {
             cache,
             history: Arc::new(history),
             resource,
-            past: Mutex::default(),
         }
     }
 
@@ -142,7 +133,9 @@ impl<P: Project> Collection<P> {
         if revision < oldest {
             return Err(ReadError::Compacted { oldest });
         }
-        let state = self.past_state(revision);
+        // One cell for all who ask for the same.
+        let moment = (self.cache.ring().life(), revision);
+        let state = self.cache.past.find_or(moment, Arc::default);
         state
             .get_or_try_init(|| self.rewind(current, revision))
             .await
@@ -168,21 +161,6 @@ impl<P: Project> Collection<P> {
             scope,
             after,
         ))
-    }
-
-    /// One cell for all who ask for the same revision.
-    fn past_state(&self, revision: Revision) -> PastState<P::View> {
-        let moment = (self.cache.ring().life(), revision);
-        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, known)) = past.iter().find(|(at, _)| *at == moment) {
-            return Arc::clone(known);
-        }
-        let state = PastState::default();
-        past.push_back((moment, Arc::clone(&state)));
-        if past.len() > KEPT_STATES {
-            past.pop_front();
-        }
-        state
     }
 
     async fn rewind(

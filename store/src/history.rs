@@ -1,8 +1,7 @@
 //! What lies below the ring but within retention, read from Postgres: bounded, and one read for
 //! all who ask for the same.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryStreamExt;
@@ -12,7 +11,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::timeout;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Reach};
 use crate::link::Link;
 use crate::log::{bytes_of, key_of, kind_of};
 use crate::shared::Shared;
@@ -23,8 +22,6 @@ use crate::types::{Entry, Event, EventKind, Project, Revision, Stored};
 const STRETCH: i64 = 500;
 /// And ends with the one that exceeds this many bytes of bodies.
 const STRETCH_BYTES: i64 = 8 * 1024 * 1024;
-/// Stretches kept for others who are about as far behind.
-const KEPT: usize = 4;
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
@@ -44,15 +41,12 @@ pub(crate) struct Stretch<V> {
     pub(crate) events: Vec<Arc<Event<V>>>,
 }
 
-type Stretches<V> = VecDeque<Arc<Stretch<V>>>;
-
 pub(crate) struct History<P: Project> {
     shared: Arc<Shared>,
     cache: Arc<Cache<P>>,
     resource: i32,
     /// Held during a read, so there is one at a time.
     link: AsyncMutex<Option<Link>>,
-    stretches: Mutex<Stretches<P::View>>,
 }
 
 impl<P: Project> History<P> {
@@ -63,7 +57,6 @@ impl<P: Project> History<P> {
             cache,
             resource,
             link,
-            stretches: Mutex::default(),
         }
     }
 
@@ -74,7 +67,8 @@ impl<P: Project> History<P> {
         start: Revision,
     ) -> Result<Arc<Stretch<P::View>>, HistoryError> {
         let mut link = self.link.lock().await;
-        if let Some(kept) = self.kept(after) {
+        let life = self.cache.ring().life();
+        if let Some(kept) = self.kept(life, after) {
             return Ok(kept);
         }
         let reading = async {
@@ -91,15 +85,8 @@ impl<P: Project> History<P> {
             .filter(|_| compacted <= after)
             .ok_or(HistoryError::Gone)?;
         let stretch = Arc::new(stretch);
-        let mut stretches = self
-            .stretches
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        stretches.push_back(Arc::clone(&stretch));
-        if stretches.len() > KEPT {
-            stretches.pop_front();
-        }
-        Ok(stretch)
+        let key = (life, stretch.from, stretch.to);
+        Ok(self.cache.stretches.find_or(key, || stretch))
     }
 
     /// The collection at `revision`, computed from a later snapshot.
@@ -135,16 +122,12 @@ impl<P: Project> History<P> {
         }
     }
 
-    fn kept(&self, after: Revision) -> Option<Arc<Stretch<P::View>>> {
-        let stretches = self
+    fn kept(&self, life: u64, after: Revision) -> Option<Arc<Stretch<P::View>>> {
+        let fits = |(of, from, to): &Reach| *of == life && *from <= after && after < *to;
+        self.cache
             .stretches
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let kept = stretches
-            .iter()
-            .find(|kept| kept.from <= after && after < kept.to);
-        kept.filter(|_| after >= self.shared.compacted())
-            .map(Arc::clone)
+            .find(fits)
+            .filter(|_| after >= self.shared.compacted())
     }
 
     async fn linked<'a>(&self, link: &'a mut Option<Link>) -> Result<&'a mut Link, sqlx::Error> {

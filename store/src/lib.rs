@@ -21,6 +21,7 @@ mod link;
 mod load;
 mod log;
 mod probe;
+mod recent;
 mod ring;
 mod schema;
 mod shared;

@@ -11,13 +11,16 @@ use crate::cache::Cache;
 use crate::collection::Collection;
 use crate::compaction::{self, Compacted};
 use crate::error::StoreError;
-use crate::link::{Failure, Link, classify, connect_options, set_up};
+use crate::link::{Failure, Link, classify, connect_options, set_up, timed_out};
 use crate::probe::{self, Probe};
 use crate::schema;
 use crate::shared::{CollectionStats, Shared};
 use crate::tail::Tail;
 use crate::types::{Project, Revision};
 use crate::writer::{Leader, Queued};
+
+/// The first connection takes at most this long.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a [`Store`] behaves; [`StoreConfig::new`] has the defaults for production.
 #[derive(Clone, Debug)]
@@ -65,8 +68,10 @@ impl Store {
 
         let options = connect_options(&config.database_url)?;
         let failed = |doing| move |source| StoreError::Database { doing, source };
-        let mut connection = PgConnection::connect_with(&options)
+        let connecting = PgConnection::connect_with(&options);
+        let mut connection = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
             .await
+            .unwrap_or_else(|_| Err(timed_out()))
             .map_err(failed("connecting"))?;
         set_up(&mut connection)
             .await

@@ -91,7 +91,7 @@ impl Tail {
         if self.shared.epoch.load().as_deref() != Some(&epoch) {
             self.load(&epoch).await?;
         }
-        within(SILENCE, self.catch_up(&mut listener, Revision::ZERO)).await?;
+        self.catch_up(&mut listener, Revision::ZERO).await?;
         self.shared.tailing.send_replace(true);
         tracing::info!(epoch = epoch.number, applied = %self.shared.applied(), "following the event log");
         if let Some(ready) = self.ready.take() {
