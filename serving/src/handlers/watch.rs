@@ -349,3 +349,27 @@ fn gone(asked: Revision, error: WatchError) -> ApiError {
     let WatchError::Gone { oldest } = error;
     ApiError::expired(format!("too old resource version: {asked} ({oldest})"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn watches_without_a_timeout_end_between_half_an_hour_and_an_hour() {
+        let of = |timeout_seconds| {
+            lifetime(&ListOptions {
+                timeout_seconds,
+                ..ListOptions::default()
+            })
+        };
+        assert_eq!(of(Some(7)), Duration::from_secs(7));
+        for timeout in [None, Some(0), Some(-5)] {
+            let seconds = of(timeout).as_secs();
+            assert!((1800..=3600).contains(&seconds), "{seconds}");
+        }
+        assert_ne!(
+            (of(None), of(None), of(None)),
+            (of(None), of(None), of(None))
+        );
+    }
+}

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -26,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::gadgets::Gadgets;
 use super::gizmos::Gizmos;
 use crate::wire::certificates::Authority;
-use crate::wire::client::{Client, Protocol, Target, within};
+use crate::wire::client::{Client, PATIENCE, Protocol, Target, within};
 
 /// A running server with a database of its own.
 pub struct Server {
@@ -365,6 +366,16 @@ pub struct Watch {
 impl Watch {
     /// The next event, or `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<Value> {
+        self.next_within(PATIENCE).await
+    }
+
+    /// The next event, for which the server may take its time.
+    pub async fn next_within(&mut self, patience: Duration) -> Option<Value> {
+        let next = tokio::time::timeout(patience, self.read_event());
+        next.await.expect("an event in time")
+    }
+
+    async fn read_event(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.read.drain(..=end).collect();
@@ -376,6 +387,10 @@ impl Watch {
 
     /// The next frame of a protobuf watch, without its length.
     pub async fn next_frame(&mut self) -> Option<Vec<u8>> {
+        within(self.read_frame()).await
+    }
+
+    async fn read_frame(&mut self) -> Option<Vec<u8>> {
         loop {
             if let Some((head, rest)) = self.read.split_first_chunk::<4>() {
                 let length = u32::from_be_bytes(*head) as usize;
@@ -390,7 +405,9 @@ impl Watch {
     }
 
     async fn read_more(&mut self) -> Option<()> {
-        let frame = within(self.body.frame())
+        let frame = self
+            .body
+            .frame()
             .await?
             .expect("the stream goes on or ends cleanly");
         if let Some(data) = frame.data_ref() {

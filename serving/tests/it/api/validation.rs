@@ -231,6 +231,26 @@ async fn unknown_and_duplicate_fields_are_ignored_warned_of_or_refused() {
 }
 
 #[tokio::test]
+async fn warnings_take_four_kibibytes_at_most_and_none_stands_twice() {
+    let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
+    let mut body = gadget("a", json!({}));
+    for number in 0..200 {
+        body["spec"][format!("unknown-field-with-a-long-name-{number}")] = json!(1);
+    }
+    let answer = api.post(&all, &body).await;
+    answer.expect(201);
+    let told: Vec<_> = answer.headers.get_all("warning").iter().collect();
+    let total: usize = told.iter().map(|value| value.len()).sum();
+    assert!(
+        told.len() > 10 && total <= 4096 + 20 * told.len(),
+        "{} of {total} bytes",
+        told.len()
+    );
+    let distinct: std::collections::HashSet<_> = told.iter().collect();
+    assert_eq!(distinct.len(), told.len());
+}
+
+#[tokio::test]
 async fn a_deprecated_version_warns_on_every_request() {
     let (api, namespace) = (Api::masters().await, fresh_namespace());
     let text = "299 - \"gadget.example.com/v1alpha1 Gadget is deprecated; use v1\"";

@@ -236,6 +236,27 @@ async fn a_watch_ends_cleanly_at_its_timeout_after_a_last_bookmark() {
 }
 
 #[tokio::test]
+async fn an_idle_watch_gets_a_bookmark_every_minute() {
+    let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
+    let created = api.post(&all, &gadget("a", json!({}))).await.expect(201);
+    let query = format!(
+        "watch=1&allowWatchBookmarks=1&resourceVersion={}",
+        revision(&created)
+    );
+    let mut watch = api.watch(&format!("{all}?{query}")).await;
+    let later = api
+        .post(&gadgets(&fresh_namespace()), &gadget("b", json!({})))
+        .await
+        .expect(201);
+    let mark = watch.next_within(Duration::from_secs(61)).await.unwrap();
+    assert_eq!(mark["type"], "BOOKMARK");
+    assert!(
+        revision(&mark["object"]) >= revision(&later),
+        "it moves with what is elsewhere"
+    );
+}
+
+#[tokio::test]
 async fn the_future_is_silence_for_a_watch_and_an_error_for_a_streaming_list() {
     let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
     let mut plain = api
