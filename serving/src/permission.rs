@@ -83,3 +83,60 @@ fn label_requirements(selector: &str) -> Vec<Requirement> {
         .filter_map(requirement)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request_info::Query;
+
+    fn asked(path: &str, query: &str) -> Attributes {
+        let info = RequestInfo::parse("GET", path, &Query::parse(query)).unwrap();
+        attributes(&info, &UserInfo::anonymous())
+    }
+
+    fn selectors(query: &str) -> (Vec<String>, Vec<String>) {
+        let Target::Resource(target) = asked("/apis/g.example/v1/gizmos", query).target else {
+            panic!("the path names a resource");
+        };
+        let text = |all: Vec<Requirement>| {
+            let one = |r: Requirement| format!("{} {} {}", r.key, r.operator, r.values.join("|"));
+            all.into_iter().map(one).collect()
+        };
+        (text(target.field_selector), text(target.label_selector))
+    }
+
+    #[test]
+    fn selectors_narrow_what_is_asked_for() {
+        let (fields, labels) = selectors(
+            "fieldSelector=metadata.name%3Dx,spec.a!%3Db&labelSelector=a%3Db,c+in+(d,e),!f,g,h!%3Di",
+        );
+        assert_eq!(fields, ["metadata.name In x", "spec.a NotIn b"]);
+        assert_eq!(
+            labels,
+            [
+                "a In b",
+                "c In d|e",
+                "f DoesNotExist ",
+                "g Exists ",
+                "h NotIn i"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_asked_or_read_narrows_nothing() {
+        let (fields, labels) = selectors("fieldSelector=zzz&labelSelector=a%3E1");
+        assert_eq!((fields.len(), labels.len()), (0, 0));
+        assert_eq!(selectors("labelSelector=a+in+(").1.len(), 0);
+    }
+
+    #[test]
+    fn what_is_no_resource_is_asked_for_by_its_path() {
+        let attributes = asked("/apis/g.example/v1", "");
+        assert_eq!(
+            attributes.target,
+            Target::Path("/apis/g.example/v1".to_owned())
+        );
+        assert_eq!(attributes.verb, "get");
+    }
+}

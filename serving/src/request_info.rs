@@ -264,6 +264,8 @@ fn decode(raw: &str, plus_is_space: bool) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn info(method: &str, url: &str) -> RequestInfo {
@@ -366,6 +368,24 @@ mod tests {
         for path in ["/apis/%zz", "/apis/%2", "/apis/%ff"] {
             let error = RequestInfo::parse("GET", path, &Query::default()).unwrap_err();
             assert_eq!(error.code(), 400, "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_request_is_read_or_refused(
+            method in "[A-Z]{0,8}",
+            path in "/?(apis|api|[a-z.]*)(/([a-z]{0,3}|namespaces|watch|%2e|%2F|\\.\\.|%z|é)){0,7}/?",
+            query in "(&?(watch|fieldSelector|labelSelector|x)(=[a-z0-9=%!,;.+]{0,8})?){0,4}",
+        ) {
+            let query = Query::parse(&query);
+            if let Ok(info) = RequestInfo::parse(&method, &path, &query) {
+                prop_assert!(info.is_resource || info.verb == method.to_ascii_lowercase());
+                // What lists and what watches is told apart here and nowhere else.
+                let is_watch = options::is_watch(query.pairs());
+                prop_assert!(info.verb != "list" || !is_watch);
+                prop_assert!(info.resource.is_empty() || path.contains(&info.resource) || path.contains('%'));
+            }
         }
     }
 

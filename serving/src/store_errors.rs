@@ -56,3 +56,61 @@ fn seconds(retry: Duration) -> u32 {
         .unwrap_or(u32::MAX)
         .max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_of_a_write_says_what_became_of_it() {
+        let retry = Duration::from_millis(1500);
+        let current = Revision::new(7);
+        for (error, code, retry_after) in [
+            (WriteError::AlreadyExists { current }, 409, None),
+            (WriteError::NotFound, 404, None),
+            (WriteError::Conflict { current }, 409, None),
+            (WriteError::Unavailable { retry }, 503, Some(2)),
+            (
+                WriteError::Overloaded {
+                    retry: Duration::ZERO,
+                },
+                429,
+                Some(1),
+            ),
+            (WriteError::OutcomeUnknown, 504, Some(1)),
+            (WriteError::TooLarge { size: 2, limit: 1 }, 413, None),
+            (WriteError::Refused("secret".to_owned()), 500, None),
+        ] {
+            let told = of_write(error, &GroupResource::new("g.example", "gizmos"), "a");
+            assert_eq!(
+                (told.code(), told.retry_after()),
+                (code, retry_after),
+                "{told}"
+            );
+            assert!(!told.to_string().contains("secret"), "{told}");
+        }
+    }
+
+    #[test]
+    fn each_failure_of_a_read_tells_the_client_how_to_go_on() {
+        let current = Revision::new(7);
+        for (error, code, retry_after) in [
+            (ReadError::TooLarge { current }, 504, Some(1)),
+            (ReadError::Compacted { oldest: current }, 410, None),
+            (
+                ReadError::Unavailable {
+                    retry: Duration::from_secs(3),
+                },
+                503,
+                Some(3),
+            ),
+        ] {
+            let told = of_read(error, Some(Revision::new(9)));
+            assert_eq!(
+                (told.code(), told.retry_after()),
+                (code, retry_after),
+                "{told}"
+            );
+        }
+    }
+}
