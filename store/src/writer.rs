@@ -68,6 +68,8 @@ pub(crate) struct Leader {
     /// Taken from the queue and not yet tried.
     pending: VecDeque<Queued>,
     batches: i64,
+    /// How many of the next writes go one by one, because one of them spoils a batch.
+    alone: usize,
 }
 
 impl Leader {
@@ -77,6 +79,7 @@ impl Leader {
             queue,
             pending: VecDeque::new(),
             batches: 0,
+            alone: 0,
         }
     }
 
@@ -178,9 +181,11 @@ impl Leader {
         let mut bytes = 0;
         let mut batch: Vec<Queued> = Vec::new();
         let mut rest = VecDeque::new();
+        let most = if self.alone > 0 { 1 } else { MOST_WRITES };
+        self.alone = self.alone.saturating_sub(1);
         for queued in self.pending.drain(..) {
             let size = queued.write.operation.body().len();
-            let fits = batch.is_empty() || bytes + size <= MOST_BYTES && batch.len() < MOST_WRITES;
+            let fits = batch.is_empty() || bytes + size <= MOST_BYTES && batch.len() < most;
             // A key that waits keeps later writes to it waiting too.
             if keys.insert((queued.resource, queued.write.key.clone())) && fits {
                 bytes += size;
@@ -218,6 +223,15 @@ impl Leader {
                     Failure::Refused { code, .. } if attempt < RETRIES && is_transient(&code) => {
                         attempt += 1;
                         self.prepare_retry(&mut link, &code, attempt).await;
+                    }
+                    Failure::Refused { code, .. } if batch.len() > 1 && !is_passing(&code) => {
+                        // One write must not fail its neighbours.
+                        self.alone = batch.len();
+                        batch
+                            .into_iter()
+                            .rev()
+                            .for_each(|queued| self.pending.push_front(queued));
+                        return Some(link);
                     }
                     Failure::Refused { code, message } => {
                         self.refuse(batch, &code, &message);
@@ -258,12 +272,8 @@ impl Leader {
                 self.shared.doubt.notify_one();
                 WriteError::Unavailable { retry: RETRY }
             }
-            // Resources, intervention, read-only: they pass.
-            _ if is_transient(code)
-                || ["53", "57", "58", "25"].iter().any(|c| code.starts_with(c)) =>
-            {
+            _ if is_passing(code) => {
                 tracing::warn!(code, message, "the database cannot write");
-
                 WriteError::Unavailable { retry: RETRY }
             }
             _ => {
@@ -375,6 +385,12 @@ fn event_of(queued: &Queued, revision: Revision) -> LoggedEvent {
         uid: operation.uid(),
         body: operation.body().clone(),
     }
+}
+
+/// Nothing about the writes themselves: another life, resources, intervention, read-only.
+fn is_passing(code: &str) -> bool {
+    let classes = ["53", "57", "58", "25"];
+    code == apply::OTHER_LIFE || is_transient(code) || classes.iter().any(|c| code.starts_with(c))
 }
 
 fn is_transient(code: &str) -> bool {

@@ -203,3 +203,30 @@ async fn a_store_that_has_shut_down_refuses_writes_and_has_finished_those_before
     let second = Replica::on(&database).await;
     assert_eq!(second.things.snapshot().len(), written);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_the_database_refuses_does_not_spoil_its_batch() {
+    let replica = Replica::alone().await;
+    let mut writers = tokio::task::JoinSet::new();
+    for n in 0..60 {
+        let things = replica.things.clone();
+        // Postgres' text has no NUL.
+        let name = if n % 20 == 7 {
+            format!("ns/{n}\0")
+        } else {
+            format!("ns/{n}")
+        };
+        let write = create(&key(&name), Uuid::new_v4(), "x");
+        writers.spawn(async move { things.write(write).await });
+    }
+    let outcomes = writers.join_all().await;
+    let refused = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
+    assert!(
+        refused
+            .clone()
+            .all(|error| matches!(error, WriteError::Refused(_))),
+        "{outcomes:?}"
+    );
+    assert_eq!(refused.count(), 3);
+    assert_eq!(replica.things.consistent().await.unwrap().len(), 57);
+}
