@@ -2,6 +2,7 @@
 //! `build-control-plane`.
 
 mod bench;
+mod deny;
 mod test;
 
 use std::net::{SocketAddr, TcpListener};

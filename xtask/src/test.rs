@@ -16,6 +16,8 @@ use e2e::servers::{cargo, target_dir};
 use e2e::{Cluster, Mode, Options};
 use serde_json::Value;
 
+use crate::deny;
+
 /// Generated cases for each conversion law.
 const LENS_CASES: &str = "100000";
 const LONG_LENS_CASES: &str = "1000000";
@@ -110,14 +112,7 @@ fn steps(args: &Test, count: &mut Count) -> Result<()> {
                 "warnings",
             ],
         )?;
-        if cargo_has("deny") {
-            check(
-                "licences and sources",
-                &["deny", "check", "bans", "licenses", "sources"],
-            )?;
-        } else {
-            println!("== licences and sources: skipped, cargo-deny is not installed");
-        }
+        deny::check()?;
     }
     println!("== build");
     let mut programs = build()?;
@@ -149,15 +144,6 @@ fn check(what: &str, args: &[&str]) -> Result<()> {
         bail!("cargo {} failed", args.join(" "));
     }
     Ok(())
-}
-
-fn cargo_has(subcommand: &str) -> bool {
-    cargo()
-        .args([subcommand, "--version"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
 }
 
 /// Builds all targets of the workspace and returns the test programs.
@@ -285,7 +271,8 @@ fn run_end_to_end(program: &Program, args: &Test, count: &mut Count) -> Result<(
     Cluster::down(&name)?;
     result?;
     let unexpected = unexpected?;
-    if args.filter.is_none() && !unexpected.is_empty() {
+    let whole = args.filter.is_none() || args.names(&program.package_dir);
+    if whole && !unexpected.is_empty() {
         bail!(
             "the servers warned of what no test provoked:\n{}",
             unexpected.join("\n")
