@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use e2e::process::MARKER;
 use e2e::servers::{cargo, target_dir};
 use e2e::{Cluster, Mode, Options};
 use serde_json::Value;
@@ -257,7 +258,9 @@ fn run_end_to_end(program: &Program, args: &Test, count: &mut Count) -> Result<(
         kubeconfig: None,
         tool: std::env::current_exe()?,
     })?;
-    let result = run_program(program, args, &[("E2E_STATE", cluster.dir())], count);
+    // With the marker, what the program leaves running ends with the cluster.
+    let env = [("E2E_STATE", cluster.dir()), (MARKER, cluster.dir())];
+    let result = run_program(program, args, &env, count);
     let unexpected = unexpected_complaints(program, &cluster);
     if count.failed > 0 {
         keep_logs(&cluster)?;
