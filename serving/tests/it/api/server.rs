@@ -1,6 +1,5 @@
 //! The API server in this process, over real HTTPS and a real Postgres.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -41,7 +40,6 @@ pub struct Server {
     pub shutdown: CancellationToken,
     /// Its store.
     pub store: Arc<Store>,
-    directory: PathBuf,
 }
 
 /// Namespaces called `absent…` do not exist, those called `terminating…` go.
@@ -100,7 +98,6 @@ impl Authorizer for Alice {
 impl Drop for Server {
     fn drop(&mut self) {
         self.shutdown.cancel();
-        drop(std::fs::remove_dir_all(&self.directory));
     }
 }
 
@@ -144,6 +141,8 @@ impl Server {
         std::fs::write(&files.key, &leaf.key_pem).unwrap();
         let mut wire = ServerConfig::new("127.0.0.1:0".parse().unwrap());
         wire.tls = Some(server_config(CertResolver::load(files).await.unwrap()).unwrap());
+        // Nobody follows these files here.
+        std::fs::remove_dir_all(&directory).unwrap();
         wire.workers = 2;
         change(&mut wire);
         let builder = ServerBuilder {
@@ -176,7 +175,6 @@ impl Server {
             alice: target.as_client(&clients.client("alice", &[])),
             shutdown,
             store,
-            directory,
         }
     }
 }
