@@ -37,6 +37,8 @@ const CHUNK_BYTES: usize = 4 * 1024 * 1024;
 
 pub(crate) struct Tail {
     shared: Arc<Shared>,
+    /// Where the listener's connection is from.
+    pool: Option<PgPool>,
     /// Told when the caches have been loaded for the first time.
     ready: Option<oneshot::Sender<Result<(), sqlx::Error>>>,
 }
@@ -48,6 +50,7 @@ impl Tail {
     ) -> Self {
         Self {
             shared,
+            pool: None,
             ready: Some(ready),
         }
     }
@@ -59,6 +62,10 @@ impl Tail {
             () = stop.cancelled() => {}
         }
         self.shared.tailing.send_replace(false);
+        // Else the pool would test the connection that it gets back while all ends around it.
+        if let Some(pool) = self.pool.take() {
+            let _ = timeout(CONNECT_TIMEOUT, pool.close()).await;
+        }
     }
 
     async fn follow_for_ever(&mut self) {
@@ -80,6 +87,7 @@ impl Tail {
     /// Follows the log until the connection is lost or the database is in doubt.
     async fn follow(&mut self) -> Result<std::convert::Infallible, sqlx::Error> {
         let pool = self.connect().await?;
+        self.pool = Some(pool.clone());
         let mut listener = within(CONNECT_TIMEOUT, PgListener::connect_with(&pool)).await?;
         listener.eager_reconnect(false);
         listener.ignore_pool_close_event(true);

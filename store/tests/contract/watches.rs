@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sqlx::{Connection as _, PgConnection};
 use store::testing::database;
 use store::{EventKind, Revision, Scope, StoreConfig};
 use tokio::time::timeout;
@@ -226,4 +227,40 @@ async fn a_list_and_the_watch_from_it_are_the_whole() {
         );
     }
     writer.await.unwrap();
+}
+
+/// Transactions that the database has counted, of all its clients.
+async fn transactions(connection: &mut PgConnection) -> i64 {
+    sqlx::query_scalar(
+        "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()",
+    )
+    .fetch_one(connection)
+    .await
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_watchers_cost_no_query() {
+    let database = database();
+    let one = Replica::on(&database).await;
+    let (_, revision) = one.create(&key("ns/a"), "1").await;
+    let watchers = (0..1_000).map(|_| {
+        let mut watcher = one.things.watch(revision).unwrap();
+        tokio::spawn(async move { watcher.next_batch(1).await.map(|events| events.len()) })
+    });
+    let watchers: Vec<_> = watchers.collect();
+    let mut connection = PgConnection::connect(&database.admin_url).await.unwrap();
+    let before = transactions(&mut connection).await;
+    // Time is what is measured here: what is asked for while nothing happens.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let asked = transactions(&mut connection).await - before;
+    // The tail's poll, the probe, the compactor and this test itself ask some times a second.
+    assert!(asked < 100, "{asked} transactions for 1,000 idle watchers");
+    one.create(&key("ns/b"), "1").await;
+    for watcher in watchers {
+        assert_eq!(
+            timeout(PATIENCE, watcher).await.unwrap().unwrap().unwrap(),
+            1
+        );
+    }
 }
