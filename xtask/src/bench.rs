@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
         release: true,
         volatile: false,
         kubeconfig: None,
-        tool: std::env::current_exe()?,
+        tool: crate::program()?,
     })?;
     let measured = drive(
         &cluster,

@@ -8,6 +8,7 @@ mod test;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -101,7 +102,18 @@ struct Balancer {
     replicas: Vec<SocketAddr>,
 }
 
+/// Where this program is. Asked before anything is built: a build of the whole
+/// workspace replaces the file, and the system then names one that is gone.
+static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+
+fn program() -> Result<PathBuf> {
+    PROGRAM.get().cloned().context("this program has no path")
+}
+
 fn main() -> ExitCode {
+    if let Ok(path) = std::env::current_exe() {
+        PROGRAM.get_or_init(|| path);
+    }
     let result = match Cli::parse().command {
         Command::Up(args) => up(&args),
         Command::Down(args) => down(&args.name),
@@ -137,7 +149,7 @@ fn up(args: &Up) -> Result<()> {
         release: args.release,
         volatile: args.owner.is_some(),
         kubeconfig: args.kubeconfig.clone(),
-        tool: std::env::current_exe().context("find this program")?,
+        tool: program()?,
     })?;
     if args.owner.is_some() {
         println!("{}", cluster.dir().display());

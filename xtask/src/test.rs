@@ -256,7 +256,7 @@ fn run_end_to_end(program: &Program, args: &Test, count: &mut Count) -> Result<(
         release: false,
         volatile: true,
         kubeconfig: None,
-        tool: std::env::current_exe()?,
+        tool: crate::program()?,
     })?;
     // With the marker, what the program leaves running ends with the cluster.
     let env = [("E2E_STATE", cluster.dir()), (MARKER, cluster.dir())];
