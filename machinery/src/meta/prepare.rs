@@ -64,8 +64,8 @@ pub fn prepare_create(object: &mut Object, context: &CreateContext<'_>) -> Resul
     Ok(())
 }
 
-/// Copies what a client cannot change from the object that is stored. A uid that the client left
-/// out is filled in; one that it changed stays, for validation to refuse.
+/// Copies what a client cannot change from the object that is stored. A uid or namespace that the
+/// client left out is filled in; one that it changed stays, for validation to refuse.
 pub fn prepare_update(new: &mut Object, old: &Object) {
     tidy(new);
     let stored = |member: &str| object::metadata(old).and_then(|m| m.get(member)).cloned();
@@ -79,7 +79,7 @@ pub fn prepare_update(new: &mut Object, old: &Object) {
             metadata.insert(member.to_owned(), value);
         }
     }
-    for member in ["uid", "deletionGracePeriodSeconds"] {
+    for member in ["uid", "namespace", "deletionGracePeriodSeconds"] {
         if let (None, Some(value)) = (metadata.get(member), stored(member)) {
             metadata.insert(member.to_owned(), value);
         }
@@ -265,6 +265,19 @@ mod tests {
                 "creationTimestamp": "2026-01-02T03:04:05Z"
             }})
         );
+    }
+
+    #[test]
+    fn a_namespace_that_an_update_leaves_out_is_filled_in() {
+        let old = object(json!({"metadata": {"name": "a", "namespace": "team", "uid": "u"}}));
+        for written in [json!({"name": "a"}), json!({"name": "a", "namespace": ""})] {
+            let mut new = object(json!({"metadata": written}));
+            prepare_update(&mut new, &old);
+            assert_eq!(new["metadata"]["namespace"], "team");
+        }
+        let mut new = object(json!({"metadata": {"name": "a", "namespace": "other"}}));
+        prepare_update(&mut new, &old);
+        assert_eq!(new["metadata"]["namespace"], "other");
     }
 
     #[test]
