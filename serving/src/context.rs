@@ -16,6 +16,8 @@ use crate::{
 
 /// Bytes that all warnings of a response may take together.
 const MAX_WARNING_BYTES: usize = 4096;
+/// Bytes of a field manager's name.
+const MAX_MANAGER_BYTES: usize = 128;
 
 /// A request that is authenticated and authorised.
 pub struct Context {
@@ -170,12 +172,14 @@ impl Context {
     }
 
     /// Who is said to have written: `fieldManager`, else the client's program.
+    /// A delete does not validate the parameter, so what is recorded is checked
+    /// here: a name that the database refuses would spoil its whole batch.
     #[must_use]
     pub fn field_manager(&self) -> String {
         if let Some(manager) = self
             .query
             .get("fieldManager")
-            .filter(|manager| !manager.is_empty())
+            .filter(|manager| is_recordable(manager))
         {
             return manager.to_owned();
         }
@@ -185,9 +189,14 @@ impl Context {
             .next()
             .unwrap_or_default()
             .chars()
-            .take(128)
+            .take(MAX_MANAGER_BYTES)
             .collect()
     }
+}
+
+fn is_recordable(manager: &str) -> bool {
+    let length = 1..=MAX_MANAGER_BYTES;
+    length.contains(&manager.len()) && !manager.chars().any(char::is_control)
 }
 
 /// RFC 7234's form: code 299, no agent, quoted text without control characters.

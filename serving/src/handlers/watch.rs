@@ -40,6 +40,8 @@ const BATCH: usize = 256;
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(55);
 /// Watches without `timeoutSeconds` end at a random time between this and its double.
 const MIN_TIMEOUT_SECONDS: u64 = 1800;
+/// Longer wishes end here: the clock cannot name every moment that a client can.
+const MAX_TIMEOUT_SECONDS: u64 = 365 * 24 * 3600;
 
 pub(super) async fn handle(context: &Context, target: &Target) -> Result<Response, ApiError> {
     let output = Output::negotiate(context.headers(), &context.query, Endpoint::Watch)?;
@@ -111,7 +113,9 @@ fn websocket_key(context: &Context) -> Option<(String, Option<String>)> {
 
 fn lifetime(options: &ListOptions) -> Duration {
     match options.timeout_seconds {
-        Some(seconds) if seconds > 0 => Duration::from_secs(seconds.unsigned_abs()),
+        Some(seconds) if seconds > 0 => {
+            Duration::from_secs(seconds.unsigned_abs().min(MAX_TIMEOUT_SECONDS))
+        }
         _ => {
             let random = Uuid::new_v4().as_u64_pair().0 % MIN_TIMEOUT_SECONDS;
             Duration::from_secs(MIN_TIMEOUT_SECONDS + random)
@@ -363,6 +367,7 @@ mod tests {
             })
         };
         assert_eq!(of(Some(7)), Duration::from_secs(7));
+        assert!(Instant::now().checked_add(of(Some(i64::MAX))).is_some());
         for timeout in [None, Some(0), Some(-5)] {
             let seconds = of(timeout).as_secs();
             assert!((1800..=3600).contains(&seconds), "{seconds}");

@@ -171,6 +171,30 @@ async fn the_clients_timeout_is_kept() {
 }
 
 #[tokio::test]
+async fn a_watch_may_ask_for_more_time_than_the_clock_has() {
+    let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
+    let query = format!("watch=1&timeoutSeconds={}", i64::MAX);
+    let mut watch = api.watch(&format!("{all}?{query}")).await;
+    api.post(&all, &gadget("a", json!({}))).await.expect(201);
+    assert_eq!(watch.summary().await, "ADDED a");
+}
+
+#[tokio::test]
+async fn a_delete_cannot_name_a_manager_that_the_database_refuses() {
+    let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
+    for manager in ["a%00b".to_owned(), "m".repeat(20_000)] {
+        for path in [format!("{all}/a"), all.clone()] {
+            api.post(&all, &gadget("a", json!({}))).await.expect(201);
+            let deleted = api
+                .delete(&format!("{path}?fieldManager={manager}"), &json!({}))
+                .await;
+            deleted.expect(200);
+            assert_eq!(api.get(&format!("{all}/a")).await.code, 404);
+        }
+    }
+}
+
+#[tokio::test]
 async fn odd_headers_change_nothing() {
     let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
     let long = "a".repeat(10_000);
