@@ -100,11 +100,14 @@ impl Renewal {
         *self.at.lock().unwrap_or_else(PoisonError::into_inner) = at;
     }
 
+    fn get(&self) -> Option<Instant> {
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Fails when this process leads on a Lease that ran out long ago: its renewals
     /// hang, and a restart would help.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let at = *self.at.lock().unwrap_or_else(PoisonError::into_inner);
-        match at.map(|at| at.elapsed()) {
+        match self.get().map(|at| at.elapsed()) {
             Some(age) if age > LEASE_DURATION * 2 => {
                 Err(format!("leading on a Lease renewed {age:?} ago"))
             }
@@ -164,7 +167,8 @@ impl<L: Leases> Elector<L> {
 
     /// Renews the Lease for as long as that works; returns when it is lost.
     pub(crate) async fn hold(&mut self) {
-        let mut renewed = Instant::now();
+        // Not from now on: the answer to the request that took the Lease may have come late.
+        let mut renewed = self.renewal.get().unwrap_or_else(Instant::now);
         loop {
             sleep(RETRY_PERIOD).await;
             let deadline = renewed + RENEW_DEADLINE;

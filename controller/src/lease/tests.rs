@@ -80,6 +80,8 @@ fn a_lease_is_written_with_the_version_it_was_read_at() {
 struct Memory {
     lease: Arc<Mutex<Option<Lease>>>,
     down: Arc<AtomicBool>,
+    /// How long the answer to a create is on its way.
+    lag: Duration,
 }
 
 impl Memory {
@@ -122,7 +124,9 @@ impl Leases for Memory {
     }
 
     async fn create(&self, lease: &Lease) -> LeaseResult {
-        self.write(None, lease)
+        let answer = self.write(None, lease);
+        sleep(self.lag).await;
+        answer
     }
 
     async fn replace(&self, lease: &Lease) -> LeaseResult {
@@ -175,6 +179,20 @@ async fn a_leader_that_cannot_renew_gives_up_before_its_lease_runs_out() {
     assert!(start.elapsed() >= RENEW_DEADLINE);
     assert!(start.elapsed() < LEASE_DURATION);
     assert_eq!(renewal.check(), Ok(()), "it no longer leads");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_lease_was_granted_long_before_it_heard_gives_up_no_later() {
+    let memory = Memory {
+        lag: RENEW_DEADLINE - Duration::from_secs(1),
+        ..Memory::default()
+    };
+    let granted = Instant::now();
+    let mut leader = candidate(&memory, "a");
+    assert!(leader.acquire(&CancellationToken::new()).await);
+    memory.down.store(true, Ordering::Relaxed);
+    leader.hold().await;
+    assert!(granted.elapsed() < LEASE_DURATION);
 }
 
 #[tokio::test(start_paused = true)]
