@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -23,8 +23,9 @@ use crate::types::{Entry, Event, EventKind, Key, Project, Revision, Stored};
 use crate::watcher::Scope;
 
 /// Watchers of a scope without events are woken this often all the same, counted in events of
-/// the collection, so that their cursors stay in the ring.
+/// the collection and in parts of the ring's time, so that their cursors stay in the ring.
 const SWEEP: usize = 4096;
+const SWEEP_PART: u32 = 3;
 const KEPT_STATES: usize = 16;
 const KEPT_STRETCHES: usize = 4;
 
@@ -42,6 +43,8 @@ pub(crate) struct Cache<P: Project> {
     ring: RwLock<Ring<P::View>>,
     wakers: Mutex<HashMap<Scope, Arc<Notify>>>,
     unswept: AtomicUsize,
+    sweep_time: Duration,
+    swept: Mutex<Instant>,
     /// Past states, for the next page of a list.
     pub(crate) past: Recent<Moment, Arc<OnceCell<Snapshot<P::View>>>>,
     /// What was read below the ring, for others who are about as far behind.
@@ -64,6 +67,8 @@ impl<P: Project> Cache<P> {
             ring: RwLock::new(Ring::new(config.ring_bytes, config.ring_time)),
             wakers: Mutex::default(),
             unswept: AtomicUsize::new(0),
+            sweep_time: config.ring_time / SWEEP_PART,
+            swept: Mutex::new(Instant::now()),
             past: Recent::new(KEPT_STATES),
             stretches: Recent::new(KEPT_STRETCHES),
         }
@@ -140,6 +145,19 @@ impl<P: Project> Cache<P> {
                     bell.notify_waiters();
                 }
             }
+        }
+    }
+
+    /// Wakes all watchers if there were events and it is time, before the ring lets these go.
+    fn sweep(&self, now: Instant) {
+        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_duration_since(*swept) < self.sweep_time {
+            return;
+        }
+        *swept = now;
+        if self.unswept.swap(0, Ordering::Relaxed) > 0 {
+            let wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+            wakers.values().for_each(|bell| bell.notify_waiters());
         }
     }
 
@@ -250,6 +268,7 @@ impl<P: Project> Feed for Cache<P> {
     }
 
     fn trim(&self, now: Instant) {
+        self.sweep(now);
         self.ring_mut().trim(now);
         self.past.trim(now);
         self.stretches.trim(now);

@@ -18,8 +18,9 @@ pub(crate) struct LoggedEvent {
     pub(crate) body: Bytes,
 }
 
-/// The columns that [`LoggedEvent::read`] needs.
-pub(crate) const TAIL: &str = "SELECT revision, resource, kind, namespace, name, uid, body
+/// The columns that [`LoggedEvent::read`] needs, and what had been compacted at that moment.
+pub(crate) const TAIL: &str = "SELECT revision, resource, kind, namespace, name, uid, body,
+        (SELECT revision FROM store.compaction) AS compacted
     FROM store.events WHERE revision > $1 ORDER BY revision";
 
 impl LoggedEvent {

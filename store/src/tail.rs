@@ -122,6 +122,9 @@ impl Tail {
 
     async fn load(&self, epoch: &Epoch) -> Result<(), sqlx::Error> {
         let mut link = Link::open(&self.shared.options).await?;
+        if link.epoch != *epoch {
+            return Err(lost());
+        }
         let loading = load(&mut link.connection, &self.shared, epoch);
         let Everything {
             collections,
@@ -217,12 +220,17 @@ impl Tail {
         listener: &mut PgListener,
         known: Revision,
     ) -> Result<(), sqlx::Error> {
-        let mut rows = sqlx::query(TAIL)
-            .bind(self.shared.applied().get())
-            .fetch(listener);
+        let from = self.shared.applied();
+        let mut rows = sqlx::query(TAIL).bind(from.get()).fetch(listener);
         let mut chunk = Vec::new();
         let mut bytes = 0;
         while let Some(row) = within(SILENCE, rows.try_next()).await? {
+            if Revision::new(row.try_get("compacted")?) > from {
+                // What came next may be gone from the log: the caches have to be loaded anew.
+                tracing::warn!(%from, "this process was away for longer than history is kept");
+                self.shared.epoch.store(None);
+                return Err(lost());
+            }
             let event = LoggedEvent::read(&row)?;
             bytes += event.body.len();
             let position = event.revision;

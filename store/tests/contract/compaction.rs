@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use sqlx::{Connection, Executor, PgConnection};
 use store::testing::database;
-use store::{ReadError, Revision, Store, StoreConfig, WatchError};
+use store::{ReadError, Revision, Scope, Store, StoreConfig, WatchError};
 
-use crate::support::{Replica, contents, delete, key, next_events, update};
+use crate::support::{PATIENCE, Replica, contents, delete, key, next_events, update};
 
 async fn compact(store: &Store) -> store::Compacted {
     // The pass at the start may still be under way.
@@ -176,4 +176,66 @@ async fn a_log_without_room_is_extended() {
         .unwrap();
     let (_, revision) = replica.create(&key("ns/b"), "2").await;
     assert!(revision.get() > 1_000_000);
+}
+
+/// 120 objects by another process, and the log of the first of them dropped, all at once.
+const MISSED: &str = "DO $$
+DECLARE v_resource integer; v_name text;
+BEGIN
+    SELECT id INTO v_resource FROM store.resources WHERE plural = 'things';
+    PERFORM store.apply_one(store.incarnation(), 0, 0, false, 0::smallint, v_resource, 'ns', 'n' || n,
+        gen_random_uuid(), NULL, 'missed', '', '', '', '') FROM generate_series(1, 120) n;
+    UPDATE store.objects o SET body = e.body FROM store.events e WHERE e.revision = o.revision;
+    UPDATE store.compaction SET revision = 100;
+    SELECT name INTO v_name FROM store.event_partitions() ORDER BY from_revision LIMIT 1;
+    EXECUTE format('DROP TABLE store.%I', v_name);
+END $$";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_was_away_for_longer_than_history_is_kept_loads_anew() {
+    let database = database();
+    let mut admin = PgConnection::connect(&database.admin_url).await.unwrap();
+    admin
+        .execute("SELECT store.extend_events(50, 10)")
+        .await
+        .unwrap();
+    let replica = Replica::on(&database).await;
+    let (_, first) = replica.create(&key("ns/first"), "first").await;
+    let mut watcher = replica.things.watch(first).unwrap();
+    admin.execute(MISSED).await.unwrap();
+    let end = tokio::time::timeout(PATIENCE, watcher.next_batch(200)).await;
+    assert!(
+        matches!(end, Ok(Err(WatchError::Gone { .. }))),
+        "{:?}",
+        end.map(|batch| batch.map(|events| events.len()))
+    );
+    assert_eq!(replica.things.snapshot().len(), 121);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watcher_of_a_quiet_namespace_outlasts_the_history_of_others() {
+    let mut config = StoreConfig::new(database().url);
+    config.ring_time = Duration::from_secs(3);
+    config.retention = Duration::ZERO;
+    let replica = Replica::with(config).await;
+    let scope = Scope::Namespace("quiet".into());
+    let mut watcher = replica
+        .things
+        .watch_scope(replica.store.applied(), scope)
+        .unwrap();
+    let waiting = tokio::spawn(async move { watcher.next_batch(1).await });
+    replica.create(&key("busy/a"), "a").await;
+    let is_held = |store: &Store| store.stats().iter().any(|c| c.events > 0);
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while is_held(&replica.store) {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the ring keeps its event"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    compact(&replica.store).await;
+    let (_, revision) = replica.create(&key("quiet/a"), "a").await;
+    let events = waiting.await.unwrap().unwrap();
+    assert_eq!(events[0].revision, revision);
 }
