@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{Connection, Row};
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use crate::apply::extend_events;
-use crate::link::{Failure, Link, classify};
+use crate::link::{Failure, Link, classify, timed_out};
 use crate::shared::Shared;
 use crate::types::Revision;
 
@@ -20,6 +20,8 @@ const RESCUE: i64 = 500;
 /// Partitions are dropped this much later, and at least this part of the ring's time.
 const MARGIN: Duration = Duration::from_secs(2);
 const MARGIN_PART: u32 = 5;
+/// A pass that takes longer hangs on a dead connection; the next one goes on where it was.
+const PASS_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What one pass did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +43,13 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             _ = tick.tick() => {}
             () = shared.stop.cancelled() => return,
         }
-        match pass(&shared).await {
+        let passing = timeout(PASS_TIMEOUT, pass(&shared));
+        let passed = tokio::select! {
+            passed = passing => passed.unwrap_or_else(|_| Err(timed_out())),
+            // Every step is a transaction of its own: what was not reached is left to others.
+            () = shared.stop.cancelled() => return,
+        };
+        match passed {
             Ok(Some(done)) if done.partitions > 0 => {
                 tracing::info!(revision = %done.revision, rescued = done.rescued,
                     partitions = done.partitions, "compacted");
