@@ -13,7 +13,11 @@ use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _, stream::BoxStream};
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
+    tungstenite::{
+        Message,
+        handshake::derive_accept_key,
+        protocol::{Role, WebSocketConfig},
+    },
 };
 
 use crate::{
@@ -22,6 +26,10 @@ use crate::{
     request_info::Query,
     wire::{BoxError, Connection, RequestHead, StreamBody, Upgrade, UpgradedIo},
 };
+
+/// A watcher has nothing to say but pings and a close: what is longer ends the watch, before it
+/// takes memory.
+const MAX_INCOMING_MESSAGE: usize = 4096;
 
 /// Configures a worker's application to serve an API.
 pub fn configure(api: Arc<Api>) -> impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static {
@@ -112,7 +120,10 @@ fn accept_websocket(
 
 /// Sends every message, and ends when there are no more or the client goes.
 async fn send_messages(io: UpgradedIo, mut messages: BoxStream<'static, Bytes>) {
-    let socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(MAX_INCOMING_MESSAGE))
+        .max_frame_size(Some(MAX_INCOMING_MESSAGE));
+    let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
     let (mut sink, mut incoming) = socket.split();
     loop {
         tokio::select! {

@@ -127,7 +127,7 @@ impl Authenticator {
         match (&verdict.proxy, proxy) {
             (Some(Ok(())), Some(proxy)) => match proxy.user(headers) {
                 Ok(Some(user)) => return Some(user),
-                Ok(None) => {}
+                Ok(None) => failures.push("the front proxy names nobody".to_owned()),
                 Err(error) => failures.push(error),
             },
             (Some(Err(error)), _) => failures.push(format!("front proxy: {error}")),

@@ -373,6 +373,22 @@ async fn a_thousand_watchers_share_one_connection() {
 }
 
 #[tokio::test]
+async fn a_websocket_ends_when_its_client_sends_more_than_a_watcher_has_to_say() {
+    use futures::{SinkExt as _, StreamExt as _};
+    let all = gadgets(&fresh_namespace());
+    let stream = Server::shared().masters.tls(&["http/1.1"]).await.unwrap();
+    let url = format!("wss://localhost{all}?watch=1");
+    let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
+    let message = tokio_tungstenite::tungstenite::Message::text("x".repeat(100_000));
+    // The server may be gone before the last byte.
+    let _ = socket.send(message).await;
+    let ended = async { while let Some(Ok(_)) = socket.next().await {} };
+    tokio::time::timeout(Duration::from_secs(5), ended)
+        .await
+        .expect("the server does not read on");
+}
+
+#[tokio::test]
 async fn a_watch_is_a_websocket_when_the_client_upgrades() {
     use futures::StreamExt as _;
     let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));

@@ -393,6 +393,8 @@ async fn garbage_in_the_published_authentication_changes_nothing_and_its_loss_do
     fake.put_authentication(&published(&ca.pem, ""));
     until(async || authenticator.is_ready()).await;
     assert_eq!(name(&target).await, "admin");
+    let (status, _) = ask(&target, Protocol::Http1, "/whoami", &[MASTERS]).await;
+    assert_eq!(status, 401, "the proxy names nobody");
 
     fake.put_authentication(&published("garbage", &clients.pem));
     let carol = bed.target.as_client(&clients.client("carol", &[]));
