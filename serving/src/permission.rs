@@ -41,9 +41,11 @@ pub fn attributes(info: &RequestInfo, user: &UserInfo) -> Attributes {
     }
 }
 
-/// A selector that cannot be read narrows nothing; the handler refuses it later.
+/// A selector that cannot be read narrows nothing; the handler refuses it later. Nor does a term
+/// without a field, which no review may hold: the client would be told of a failure of ours.
 fn field_requirements(selector: &str) -> Vec<Requirement> {
     let selector = FieldSelector::parse(selector).unwrap_or_default();
+    let has_field = |term: &&field_selector::Term| !term.field.is_empty();
     let requirement = |term: &field_selector::Term| {
         let operator = match term.operator {
             field_selector::Operator::Equals => "In",
@@ -55,7 +57,8 @@ fn field_requirements(selector: &str) -> Vec<Requirement> {
             values: vec![term.value.clone()],
         }
     };
-    selector.terms().iter().map(requirement).collect()
+    let terms = selector.terms().iter().filter(has_field);
+    terms.map(requirement).collect()
 }
 
 fn label_requirements(selector: &str) -> Vec<Requirement> {
@@ -128,6 +131,7 @@ mod tests {
         let (fields, labels) = selectors("fieldSelector=zzz&labelSelector=a%3E1");
         assert_eq!((fields.len(), labels.len()), (0, 0));
         assert_eq!(selectors("labelSelector=a+in+(").1.len(), 0);
+        assert_eq!(selectors("fieldSelector=%3Dx").0.len(), 0);
     }
 
     #[test]

@@ -32,7 +32,6 @@ pub(super) async fn handle(context: &Context, target: &Target) -> Result<Respons
             settled => settled.map(drop),
         }
     });
-    let removals: Vec<_> = removals.collect();
     futures::stream::iter(removals)
         .buffer_unordered(PARALLEL_DELETES)
         .try_collect::<()>()
