@@ -214,11 +214,14 @@ pub fn spawn(spec: &Spec, state_dir: &Path) -> Result<Record> {
 pub fn sweep(state_dir: &Path) -> Result<usize> {
     let mut found = std::collections::BTreeSet::new();
     let deadline = Instant::now() + KILL_LIMIT;
+    let mut was_empty = false;
     loop {
         let pids = marked(state_dir);
-        if pids.is_empty() {
+        // A process in the middle of exec shows no environment: one look is not enough.
+        if pids.is_empty() && was_empty {
             return Ok(found.len());
         }
+        was_empty = pids.is_empty();
         found.extend(pids.iter().copied());
         for pid in &pids {
             // It may have ended by itself in between: then there is nothing to do.
