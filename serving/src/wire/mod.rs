@@ -14,6 +14,7 @@
 //! Why not actix-web's own server: `docs/adr/0002-wire.md`.
 
 mod body;
+mod coalesce;
 mod config;
 mod connection;
 mod guard;

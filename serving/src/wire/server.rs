@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::coalesce::Flushed;
 use super::config::{Limits, ServerConfig};
 use super::connection::Connection;
 use super::guard::{Activity, Guarded};
@@ -306,16 +307,22 @@ where
         .keep_alive_timeout(limits.ping_timeout);
     let handler = Handler::new(shared, connection, activity);
     let service = service_fn(move |request| handler.clone().call(request));
-    let served = builder.serve_connection(TokioIo::new(io), service);
-    drive(served, &shared.drain, http2::Connection::graceful_shutdown).await;
+    let served = Flushed::new(io, |io| {
+        builder.serve_connection(TokioIo::new(io), service)
+    });
+    drive(served, &shared.drain, |served| {
+        http2::Connection::graceful_shutdown(served.get_mut().connection.as_mut());
+    })
+    .await;
 }
 
 /// Polls a connection to its end; when the drain begins, HTTP/2 says GOAWAY
 /// and HTTP/1.1 closes after the request under way.
-async fn drive<C, G>(served: C, drain: &CancellationToken, graceful_shutdown: G)
+async fn drive<C, G, E>(served: C, drain: &CancellationToken, graceful_shutdown: G)
 where
-    C: Future<Output = Result<(), hyper::Error>>,
+    C: Future<Output = Result<(), E>>,
     G: FnOnce(Pin<&mut C>),
+    E: std::fmt::Display,
 {
     let mut served = pin!(served);
     let result = tokio::select! {
