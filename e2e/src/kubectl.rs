@@ -7,7 +7,6 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
 
 use crate::process::wait_until;
 
@@ -75,25 +74,6 @@ impl Kubectl {
             );
         }
         Ok(String::from_utf8(output.stdout)?)
-    }
-
-    /// Runs what must fail and returns standard error.
-    pub fn fail(&self, args: &[&str], input: &str) -> Result<String> {
-        let output = self.output(args, input)?;
-        if output.status.success() {
-            bail!(
-                "kubectl {} succeeded: {}",
-                args.join(" "),
-                String::from_utf8_lossy(&output.stdout)
-            );
-        }
-        Ok(String::from_utf8(output.stderr)?)
-    }
-
-    /// Runs with `-o json` and returns the object.
-    pub fn json(&self, args: &[&str]) -> Result<Value> {
-        let text = self.run(&[args, &["-o", "json"]].concat())?;
-        serde_json::from_str(&text).context("kubectl printed no JSON")
     }
 
     /// `kubectl apply` of manifests in YAML or JSON.
