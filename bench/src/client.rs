@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
+use futures::future::try_join_all;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
@@ -18,6 +19,12 @@ use tokio_rustls::TlsConnector;
 
 /// Flow-control windows large enough that the client never slows the server.
 const WINDOW: u32 = 16 * 1024 * 1024;
+
+/// What objects are asked for as.
+pub const JSON: &str = "application/json";
+
+/// What tables are asked for as.
+pub const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
 
 /// Where the server is and who asks.
 #[derive(Clone)]
@@ -42,6 +49,12 @@ impl Target {
             address: address.to_owned(),
             connector: TlsConnector::from(Arc::new(config)),
         })
+    }
+
+    /// Opens as many connections as `streams` requests at once need, with at most
+    /// `each` of them on one.
+    pub async fn connections(&self, streams: usize, each: usize) -> Result<Vec<Connection>> {
+        try_join_all((0..streams.div_ceil(each)).map(|_| self.connect())).await
     }
 
     /// Opens one HTTP/2 connection.
@@ -87,15 +100,44 @@ impl Connection {
         path: &str,
         body: Bytes,
     ) -> Result<Response<Incoming>> {
+        self.request(method, path, JSON, body).await
+    }
+
+    /// The same, with the whole body.
+    pub async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes> {
+        let response = self.send(method, path, body).await?;
+        Ok(response.into_body().collect().await?.to_bytes())
+    }
+
+    /// Reads, and only counts the body's bytes as they come.
+    pub async fn count(&self, path: &str, accept: &str) -> Result<usize> {
+        let response = self
+            .request(Method::GET, path, accept, Bytes::new())
+            .await?;
+        let mut body = response.into_body();
+        let mut count = 0;
+        while let Some(frame) = body.frame().await {
+            count += frame?.data_ref().map_or(0, Bytes::len);
+        }
+        ensure!(count > 0, "{path}: empty");
+        Ok(count)
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        accept: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>> {
         let mut builder = Request::builder()
             .method(method.clone())
             .uri(format!("https://{}{path}", self.authority))
-            .header("accept", "application/json");
+            .header("accept", accept);
         if !body.is_empty() {
-            let media = if method == Method::PATCH {
-                "application/merge-patch+json"
-            } else {
-                "application/json"
+            let media = match method {
+                Method::PATCH => "application/merge-patch+json",
+                _ => JSON,
             };
             builder = builder.header("content-type", media);
         }
@@ -111,30 +153,5 @@ impl Connection {
             );
         }
         Ok(response)
-    }
-
-    /// The same, with the whole body.
-    pub async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes> {
-        Ok(self
-            .send(method, path, body)
-            .await?
-            .into_body()
-            .collect()
-            .await?
-            .to_bytes())
-    }
-
-    /// The same, but only counts the body's bytes as they come.
-    pub async fn count(&self, path: &str) -> Result<usize> {
-        let mut body = self
-            .send(Method::GET, path, Bytes::new())
-            .await?
-            .into_body();
-        let mut count = 0;
-        while let Some(frame) = body.frame().await {
-            count += frame?.data_ref().map_or(0, Bytes::len);
-        }
-        ensure!(count > 0, "{path}: empty");
-        Ok(count)
     }
 }

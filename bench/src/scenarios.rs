@@ -1,129 +1,156 @@
-//! What is measured. Each scenario is timed on its own, with the server's CPU
-//! read before and after.
+//! What is measured, in parts that each want a server in a certain state. Each
+//! scenario is timed on its own, with the server's CPU read before and after.
 
+mod cold;
+mod reads;
+mod watches;
+mod writes;
+
+use std::cell::RefCell;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
-use bytes::Bytes;
+use anyhow::Result;
+use clap::ValueEnum;
 use futures::future::try_join_all;
-use http_body_util::BodyExt as _;
 use hyper::Method;
-use serde_json::{Value, json};
 
 use crate::client::{Connection, Target};
-use crate::measure::{Figure, Processes, percentile};
+use crate::database::Database;
+use crate::figure::{Figure, Start, thousands};
+use crate::object::{Kind, body};
+use crate::processes::Processes;
 
-const COLLECTION: &str = "/apis/custom.example.com/v1/namespaces/bench/widgets";
-const STREAMS_PER_CONNECTION: usize = 16;
-/// Changes a second that the fan-out scenario makes.
-const FAN_OUT_RATE: u64 = 50;
+/// Requests at once on one connection: few, so that every server uses its cores.
+const STREAMS: usize = 16;
+
+/// Clients that fill the store.
+const FILLERS: usize = 64;
+
+/// Namespace of the objects that lists of few objects show.
+const FEW: &str = "bench-few";
+/// Namespace of the further objects that lists of many objects show.
+const MANY: &str = "bench-many";
+/// Namespace of what the write scenarios make.
+const WRITES: &str = "bench-writes";
+/// Namespace of the object that everyone watches.
+const WATCHED: &str = "bench-watched";
+
+/// One part of the measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// An empty store: creates, updates, patches and reads by few and many clients.
+    Writes,
+    /// An empty store is filled up to the size of a large list; its memory.
+    Fill,
+    /// The processes were just started: how long until the first list of all.
+    Cold,
+    /// Lists, pages, tables.
+    Lists,
+    /// WatchList, fan-out, idle watchers.
+    Watches,
+    /// The store is filled up to the largest size; memory and writes then.
+    Grow,
+    /// One list of everything: what memory it takes.
+    Huge,
+}
+
+/// How many objects and watchers.
+#[derive(Clone, Debug)]
+pub struct Sizes {
+    /// Objects of a small list.
+    pub few: usize,
+    /// Objects of a large list, the few among them.
+    pub many: usize,
+    /// Objects in a store as large as it gets.
+    pub most: usize,
+    /// Watchers of each fan-out.
+    pub watchers: Vec<usize>,
+    /// Watchers whose memory is measured.
+    pub idle: usize,
+    /// Watchers that must not cost a query.
+    pub crowd: usize,
+}
+
+impl Sizes {
+    /// The sizes of a real measurement.
+    pub fn full() -> Self {
+        Self {
+            few: 1_000,
+            many: 10_000,
+            most: 100_000,
+            watchers: vec![100, 1_000, 5_000],
+            idle: 1_000,
+            crowd: 10_000,
+        }
+    }
+
+    /// Sizes that only show that everything works.
+    pub fn quick() -> Self {
+        Self {
+            few: 100,
+            many: 1_000,
+            most: 3_000,
+            watchers: vec![10, 100],
+            idle: 100,
+            crowd: 200,
+        }
+    }
+}
 
 /// What to run against which server.
 pub struct Plan {
+    /// Where it is.
     pub target: Target,
+    /// Its processes.
     pub server: Processes,
+    /// The kind that it serves.
+    pub kind: Kind,
+    /// How long a timed scenario takes.
     pub seconds: u64,
-    pub objects: usize,
-    pub watchers: usize,
-}
-
-/// CPU and time at the start of a scenario.
-struct Start {
-    server: Duration,
-    client: Duration,
-    time: Instant,
-}
-
-/// About 1 KiB as it is stored: what a Widget with some annotations weighs.
-fn widget(name: &str, step: usize) -> Value {
-    json!({
-        "apiVersion": "custom.example.com/v1", "kind": "Widget",
-        "metadata": {"name": name, "labels": {"app": "bench", "step": (step % 100).to_string()},
-            "annotations": {"example.com/description": "x".repeat(600)}},
-        "spec": {"replicas": step % 100, "image": "registry.example.com/team/app:1.2.3", "color": "green"},
-    })
-}
-
-fn body(value: &Value) -> Bytes {
-    Bytes::from(value.to_string())
+    /// How many objects and watchers.
+    pub sizes: Sizes,
+    /// When the processes were started.
+    pub started: Option<Duration>,
+    /// Its database, if its queries are to be counted.
+    pub database: Option<Database>,
+    /// What came of it.
+    pub figures: RefCell<Vec<Figure>>,
 }
 
 impl Plan {
-    /// Runs every scenario, printing a row as each ends.
-    pub async fn run(&self) -> Result<Vec<Figure>> {
-        println!("{}", Figure::header());
-        let mut figures = Vec::new();
-        let mut show = |figure: Figure| {
-            println!("{}", figure.row());
-            figures.push(figure);
-        };
-        for clients in [1, 16, 64] {
-            show(self.create(clients).await?);
-        }
-        for clients in [1, 16, 64] {
-            show(self.update(clients).await?);
-        }
-        for clients in [1, 16, 64] {
-            show(self.patch(clients).await?);
-        }
-        for clients in [1, 16, 64] {
-            show(self.get(clients).await?);
-        }
-        self.fill().await?;
-        for (name, query) in [("consistent", ""), ("at 0", "?resourceVersion=0")] {
-            show(self.list(name, query).await?);
-        }
-        show(self.fan_out().await?);
-        Ok(figures)
-    }
-
-    async fn connections(&self, clients: usize) -> Result<Vec<Connection>> {
-        try_join_all((0..clients.div_ceil(STREAMS_PER_CONNECTION)).map(|_| self.target.connect()))
-            .await
-    }
-
-    fn start(&self) -> Start {
-        Start {
-            server: self.server.cpu(),
-            client: Processes::new(vec![std::process::id()]).cpu(),
-            time: Instant::now(),
+    /// Runs one part, printing a row as each scenario ends.
+    pub async fn run(&self, part: Part) -> Result<()> {
+        match part {
+            Part::Writes => self.writes().await,
+            Part::Fill => self.fill_up().await,
+            Part::Cold => self.cold().await,
+            Part::Lists => self.lists().await,
+            Part::Watches => self.watches().await,
+            Part::Grow => self.grow().await,
+            Part::Huge => self.huge().await,
         }
     }
 
-    fn figure(&self, scenario: String, start: &Start, mut latencies: Vec<Duration>) -> Figure {
-        let elapsed = start.time.elapsed().as_secs_f64();
-        let server = self.server.cpu().saturating_sub(start.server);
-        let client = Processes::new(vec![std::process::id()])
-            .cpu()
-            .saturating_sub(start.client);
-        latencies.sort_unstable();
-        #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-        let (count, memory) = (latencies.len().max(1) as f64, self.server.memory() as f64);
-        Figure {
-            scenario,
-            operations: latencies.len(),
-            per_second: count / elapsed,
-            p50_ms: percentile(&latencies, 0.5).as_secs_f64() * 1e3,
-            p99_ms: percentile(&latencies, 0.99).as_secs_f64() * 1e3,
-            server_cpu_us: server.as_secs_f64() * 1e6 / count,
-            client_cpu_us: client.as_secs_f64() * 1e6 / count,
-            memory_mib: memory / 1024.0,
-        }
+    /// Keeps a figure, or the reason why there is none: a server that cannot do one
+    /// thing is measured on in all others.
+    fn keep(&self, scenario: &str, outcome: Result<Figure>) {
+        let figure = outcome.unwrap_or_else(|error| Figure::failed(scenario, &error));
+        println!("{}", figure.row());
+        self.figures.borrow_mut().push(figure);
     }
 
     /// Runs `operation(connection, client, step)` over and over by `clients` at once.
-    async fn timed<F, O>(&self, name: &str, clients: usize, operation: F) -> Result<Figure>
+    async fn timed<F, O>(&self, scenario: &str, clients: usize, operation: F) -> Result<Figure>
     where
         F: Fn(Connection, usize, usize) -> O,
         O: Future<Output = Result<()>>,
     {
-        let connections = self.connections(clients).await?;
+        let connections = self.target.connections(clients, STREAMS).await?;
         let operation = &operation;
-        let start = self.start();
-        let until = start.time + Duration::from_secs(self.seconds);
+        let start = Start::now(&self.server);
+        let until = start.time() + Duration::from_secs(self.seconds);
         let loops = connections.iter().cycle().take(clients).enumerate().map(
             |(client, connection)| async move {
                 let mut latencies = Vec::new();
@@ -136,203 +163,77 @@ impl Plan {
             },
         );
         let latencies = try_join_all(loops).await?.concat();
-        Ok(self.figure(format!("{name}, {clients} clients"), &start, latencies))
+        Ok(start.figure(scenario.to_owned(), latencies))
     }
 
-    async fn create(&self, clients: usize) -> Result<Figure> {
-        self.timed("create", clients, |connection, client, step| async move {
-            let object = body(&widget(&format!("create-{clients}-{client}-{step}"), step));
-            connection
-                .call(Method::POST, COLLECTION, object)
-                .await
-                .map(drop)
-        })
-        .await
+    async fn fill_up(&self) -> Result<()> {
+        self.fill(FEW, self.sizes.few).await?;
+        let scenario = format!("write at {} objects, 16 clients", thousands(self.sizes.few));
+        let figure = self.write_latency(&scenario).await;
+        self.keep(&scenario, figure);
+        self.fill(MANY, self.sizes.many - self.sizes.few).await?;
+        self.memory_at(self.sizes.many).await;
+        Ok(())
     }
 
-    /// Each client owns one object, so that no update conflicts.
-    async fn update(&self, clients: usize) -> Result<Figure> {
-        let connection = self.target.connect().await?;
-        let mut versions = Vec::new();
-        for client in 0..clients {
-            let object = body(&widget(&format!("update-{clients}-{client}"), 0));
-            versions.push(tokio::sync::Mutex::new(
-                connection.call(Method::POST, COLLECTION, object).await?,
-            ));
-        }
-        let versions = &versions;
-        self.timed("update", clients, |connection, client, step| async move {
-            let slot = versions.get(client).context("a client without an object")?;
-            let mut current = slot.lock().await;
-            let stored: Value = serde_json::from_slice(&current)?;
-            let mut object = widget(&format!("update-{clients}-{client}"), step + 1);
-            if let (Some(metadata), Some(stored)) =
-                (object.get_mut("metadata"), stored.get("metadata"))
-            {
-                metadata["resourceVersion"] = stored["resourceVersion"].clone();
-            }
-            let path = format!("{COLLECTION}/update-{clients}-{client}");
-            *current = connection.call(Method::PUT, &path, body(&object)).await?;
-            Ok(())
-        })
-        .await
+    async fn grow(&self) -> Result<()> {
+        let more = self.sizes.most - self.sizes.few;
+        self.fill(MANY, more).await?;
+        self.memory_at(self.sizes.most).await;
+        let count = thousands(self.sizes.most);
+        let scenario = format!("write at {count} objects, 16 clients");
+        let figure = self.write_latency(&scenario).await;
+        self.keep(&scenario, figure);
+        Ok(())
     }
 
-    async fn patch(&self, clients: usize) -> Result<Figure> {
-        self.timed(
-            "merge patch",
-            clients,
-            |connection, client, step| async move {
-                let patch = json!({"metadata": {"labels": {"step": format!("p{step}")}}});
-                let path = format!("{COLLECTION}/update-{clients}-{client}");
-                connection
-                    .call(Method::PATCH, &path, body(&patch))
-                    .await
-                    .map(drop)
-            },
-        )
-        .await
+    async fn memory_at(&self, objects: usize) {
+        settle().await;
+        let scenario = format!("memory, {} objects written", thousands(objects));
+        let figure = Figure::memory(scenario.clone(), self.server.memory());
+        self.keep(&scenario, Ok(figure));
     }
 
-    async fn get(&self, clients: usize) -> Result<Figure> {
-        self.timed("get", clients, |connection, client, _| async move {
-            let path = format!("{COLLECTION}/update-{clients}-{client}");
-            connection
-                .call(Method::GET, &path, Bytes::new())
-                .await
-                .map(drop)
-        })
-        .await
-    }
-
-    /// Makes a namespace hold as many objects as the list scenarios want.
-    async fn fill(&self) -> Result<()> {
-        let connections = self.connections(64).await?;
-        let next = AtomicUsize::new(0);
-        let next = &next;
-        try_join_all(
-            connections
-                .iter()
-                .cycle()
-                .take(64)
-                .map(|connection| async move {
-                    loop {
-                        let index = next.fetch_add(1, Ordering::Relaxed);
-                        if index >= self.objects {
-                            return anyhow::Ok(());
-                        }
-                        let path = COLLECTION.replace("/bench/", "/bench-list/");
-                        connection
-                            .call(
-                                Method::POST,
-                                &path,
-                                body(&widget(&format!("list-{index:06}"), index)),
-                            )
-                            .await?;
+    /// Makes a namespace hold `objects`; those that it holds already stay.
+    async fn fill(&self, namespace: &str, objects: usize) -> Result<()> {
+        let connections = self.target.connections(FILLERS, STREAMS).await?;
+        let path = &self.kind.in_namespace(namespace);
+        let first = match connections.first() {
+            Some(connection) => self.held(connection, path).await?,
+            None => 0,
+        };
+        let next = &AtomicUsize::new(first);
+        let fillers = connections
+            .iter()
+            .cycle()
+            .take(FILLERS)
+            .map(|connection| async move {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= objects {
+                        return anyhow::Ok(());
                     }
-                }),
-        )
-        .await
-        .map(drop)
+                    let object = self.kind.object(&format!("object-{index:06}"), index);
+                    connection.call(Method::POST, path, body(&object)).await?;
+                }
+            });
+        try_join_all(fillers).await.map(drop)
     }
 
-    async fn list(&self, name: &str, query: &str) -> Result<Figure> {
-        let path = format!("{}{query}", COLLECTION.replace("/bench/", "/bench-list/"));
-        let path = &path;
-        let mut figure = self
-            .timed("list", 1, |connection, _, _| async move {
-                connection.count(path).await.map(drop)
-            })
+    /// How many objects a namespace holds: the one of the page, and those after it.
+    async fn held(&self, connection: &Connection, path: &str) -> Result<usize> {
+        let page = connection
+            .call(Method::GET, &format!("{path}?limit=1"), bytes::Bytes::new())
             .await?;
-        figure.scenario = format!("list of {} {name}", self.objects);
-        Ok(figure)
-    }
-
-    /// Every watcher must see every change; latency is from the write's begin to
-    /// the event's arrival at one watcher.
-    async fn fan_out(&self) -> Result<Figure> {
-        let path = COLLECTION.replace("/bench/", "/bench-watch/");
-        let writer = self.target.connect().await?;
-        let object = writer
-            .call(Method::POST, &path, body(&widget("watched", 0)))
-            .await?;
-        let object: Value = serde_json::from_slice(&object)?;
-        let version = object
-            .pointer("/metadata/resourceVersion")
-            .and_then(Value::as_str)
-            .context("no version")?;
-        let changes = usize::try_from(FAN_OUT_RATE * self.seconds)?;
-        let zero = Instant::now();
-        let begun: Arc<Vec<AtomicUsize>> =
-            Arc::new((0..changes).map(|_| AtomicUsize::new(0)).collect());
-
-        let connections =
-            try_join_all((0..self.watchers.div_ceil(250)).map(|_| self.target.connect())).await?;
-        let mut watchers = Vec::new();
-        for connection in connections.iter().cycle().take(self.watchers) {
-            let stream = connection
-                .send(
-                    Method::GET,
-                    &format!("{path}?watch=true&resourceVersion={version}"),
-                    Bytes::new(),
-                )
-                .await?;
-            let begun = begun.clone();
-            watchers.push(tokio::spawn(watch(stream.into_body(), begun, zero)));
-        }
-        let start = self.start();
-        let mut ticks = tokio::time::interval(Duration::from_micros(1_000_000 / FAN_OUT_RATE));
-        for (step, slot) in begun.iter().enumerate() {
-            ticks.tick().await;
-            slot.store(
-                usize::try_from(zero.elapsed().as_micros())?,
-                Ordering::Relaxed,
-            );
-            let patch = json!({"metadata": {"labels": {"step": format!("w{step}")}}});
-            writer
-                .call(Method::PATCH, &format!("{path}/watched"), body(&patch))
-                .await?;
-        }
-        let mut latencies = Vec::new();
-        for watcher in watchers {
-            latencies.extend(
-                tokio::time::timeout(Duration::from_secs(30), watcher)
-                    .await
-                    .context("an event is missing")???,
-            );
-        }
-        Ok(self.figure(
-            format!("watch event, {} watchers", self.watchers),
-            &start,
-            latencies,
-        ))
+        let page: serde_json::Value = serde_json::from_slice(&page)?;
+        let shown = page.pointer("/items").and_then(serde_json::Value::as_array);
+        let rest = page.pointer("/metadata/remainingItemCount");
+        let rest = rest.and_then(serde_json::Value::as_u64).unwrap_or_default();
+        Ok(shown.map_or(0, Vec::len) + usize::try_from(rest)?)
     }
 }
 
-/// Reads one event per change; events are lines.
-async fn watch(
-    mut stream: hyper::body::Incoming,
-    begun: Arc<Vec<AtomicUsize>>,
-    zero: Instant,
-) -> Result<Vec<Duration>> {
-    let mut latencies = Vec::with_capacity(begun.len());
-    while latencies.len() < begun.len() {
-        let frame = stream.frame().await.context("the watch ended")??;
-        for _ in frame
-            .data_ref()
-            .into_iter()
-            .flatten()
-            .filter(|byte| **byte == b'\n')
-        {
-            let sent = begun
-                .get(latencies.len())
-                .context("an event too many")?
-                .load(Ordering::Relaxed);
-            let now = usize::try_from(zero.elapsed().as_micros())?;
-            latencies.push(Duration::from_micros(u64::try_from(
-                now.saturating_sub(sent),
-            )?));
-        }
-    }
-    Ok(latencies)
+/// A server that just did much has things to finish before it is at rest.
+async fn settle() {
+    tokio::time::sleep(Duration::from_secs(2)).await;
 }

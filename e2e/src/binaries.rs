@@ -42,10 +42,28 @@ struct Module {
 /// Directory that holds etcd, kube-apiserver, kubectl and the others, and KWOK's
 /// manifests in `kwok-manifests/`; builds them when the cache does not have them.
 pub fn ensure() -> Result<PathBuf> {
+    ensure_modules(&modules(), |draft| {
+        // Go names a program after its folder, and etcd's is called `server`.
+        fs::rename(draft.join("server"), draft.join("etcd"))?;
+        copy_kwok_manifests(draft)
+    })
+}
+
+/// Directory that holds `kine` and `sample-apiserver`, which only the comparison of
+/// speeds needs; builds them when the cache does not have them.
+pub(crate) fn ensure_peers() -> Result<PathBuf> {
+    let root = modules_root();
+    let module = |name: &str| Module {
+        dir: root.join(name),
+        ldflags: "-s -w".to_owned(),
+    };
+    ensure_modules(&[module("kine"), module("sample")], |_| Ok(()))
+}
+
+fn ensure_modules(modules: &[Module], finish: impl Fn(&Path) -> Result<()>) -> Result<PathBuf> {
     packages::require_go()?;
-    let modules = modules();
     let cache = paths::cache()?.join("bin");
-    let dir = cache.join(key(&modules)?);
+    let dir = cache.join(key(modules)?);
     if dir.exists() {
         return Ok(dir);
     }
@@ -61,18 +79,16 @@ pub fn ensure() -> Result<PathBuf> {
     let draft = cache.join(".building");
     crate::state::remove_all(&draft)?;
     fs::create_dir_all(&draft)?;
-    for module in &modules {
+    for module in modules {
         build(module, &draft)?;
     }
-    // Go names a program after its folder, and etcd's is called `server`.
-    fs::rename(draft.join("server"), draft.join("etcd"))?;
-    copy_kwok_manifests(&draft)?;
+    finish(&draft)?;
     fs::rename(&draft, &dir)?;
     Ok(dir)
 }
 
 fn modules() -> Vec<Module> {
-    let root = paths::workspace().join("e2e/controlplane");
+    let root = modules_root();
     let (version, major, minor) = KUBERNETES;
     let stamps: Vec<String> = [
         "k8s.io/component-base/version",

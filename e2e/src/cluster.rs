@@ -23,6 +23,7 @@ use crate::process::{self, Record, Spec, Supervisor};
 use crate::state::{self, State};
 use crate::{certs, logs, paths};
 
+pub(crate) use lifecycle::keeper;
 pub use lifecycle::{Options, clean_dead};
 
 /// How long a process may take to stop before it is killed.
@@ -188,6 +189,24 @@ impl Cluster {
             cert: Some(file("/users/0/user/client-certificate-data", "client.crt")?),
             key: Some(file("/users/0/user/client-key-data", "client.key")?),
         })
+    }
+
+    /// The words of a command that runs an SQL statement, given as its last argument,
+    /// in the Postgres of a standalone run, which writes where it listens.
+    pub fn standalone_sql(&self) -> Result<Vec<String>> {
+        let file = self.standalone_dir().join("postgres/data/postmaster.pid");
+        let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        let line = |number: usize| text.lines().nth(number).map(str::trim);
+        let (Some(port), Some(socket)) = (line(3), line(4)) else {
+            anyhow::bail!("{} names no socket", file.display())
+        };
+        let psql = crate::packages::postgres_bin_dir()?.join("psql");
+        let words = format!(
+            "{} --no-psqlrc --quiet --tuples-only --no-align --username=postgres \
+             --host={socket} --port={port} --dbname=postgres --command",
+            psql.display()
+        );
+        Ok(words.split_whitespace().map(str::to_owned).collect())
     }
 
     /// The process of that name as it was started last.

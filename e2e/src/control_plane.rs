@@ -145,7 +145,7 @@ impl ControlPlane {
         Ok(())
     }
 
-    fn loopback(&self, file: &str, host: &str) -> Result<Pair> {
+    pub(crate) fn loopback(&self, file: &str, host: &str) -> Result<Pair> {
         let hosts = ["localhost", LOOPBACK, host];
         let leaf = Leaf {
             file,
@@ -170,11 +170,16 @@ impl ControlPlane {
         }
     }
 
-    fn etcd(&self) -> Result<Spec> {
-        let pair = self.loopback("etcd", "etcd")?;
-        let client = format!("https://{LOOPBACK}:{}", self.ports.etcd);
-        let peer = format!("https://{LOOPBACK}:{}", self.ports.etcd_peer);
-        let data = self.dir.join("etcd");
+    pub(crate) fn etcd(&self) -> Result<Spec> {
+        self.etcd_named("etcd", self.ports.etcd, self.ports.etcd_peer)
+    }
+
+    /// An etcd of that name, which is also the name of its data directory.
+    pub(crate) fn etcd_named(&self, name: &str, port: u16, peer_port: u16) -> Result<Spec> {
+        let pair = self.etcd_pair()?;
+        let client = format!("https://{LOOPBACK}:{port}");
+        let peer = format!("https://{LOOPBACK}:{peer_port}");
+        let data = self.dir.join(name);
         let mut args = vec![
             "--name=local".to_owned(),
             flag("data-dir", &data),
@@ -194,13 +199,26 @@ impl ControlPlane {
         if self.volatile {
             args.push("--unsafe-no-fsync".to_owned());
         }
-        Ok(self.spec("etcd", self.ports.etcd, args))
+        Ok(Spec {
+            name: name.to_owned(),
+            ..self.spec("etcd", port, args)
+        })
     }
 
-    fn kube_apiserver(&self) -> Result<Spec> {
+    /// By which etcd, or what stands in its place, and its clients know each other.
+    pub(crate) fn etcd_pair(&self) -> Result<Pair> {
+        self.loopback("etcd", "etcd")
+    }
+
+    /// Port of what kube-apiserver stores in.
+    pub(crate) fn etcd_port(&self) -> u16 {
+        self.ports.etcd
+    }
+
+    pub(crate) fn kube_apiserver(&self) -> Result<Spec> {
         let pki = &self.pki;
         let serving = self.loopback("kube-apiserver", "kubernetes.default.svc")?;
-        let etcd = self.loopback("etcd", "etcd")?;
+        let etcd = self.etcd_pair()?;
         let kubelet = Leaf {
             file: "kube-apiserver-kubelet-client",
             common_name: "kube-apiserver-kubelet-client",
@@ -252,7 +270,7 @@ impl ControlPlane {
         Ok(self.spec("kube-apiserver", self.ports.kube_apiserver, args))
     }
 
-    fn wait_kube_apiserver(&self, run: &dyn Supervisor) -> Result<()> {
+    pub(crate) fn wait_kube_apiserver(&self, run: &dyn Supervisor) -> Result<()> {
         let config = self.admin_tls()?.config()?;
         let address = ([127, 0, 0, 1], self.ports.kube_apiserver).into();
         run.wait_ready("kube-apiserver", START_LIMIT, &mut || {

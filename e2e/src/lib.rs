@@ -20,6 +20,7 @@ pub mod kubectl;
 pub mod logs;
 pub mod packages;
 pub mod paths;
+pub mod peers;
 pub mod platform;
 pub mod postgres;
 pub mod process;

@@ -60,7 +60,7 @@ impl Cluster {
             state: Mutex::new(state),
         };
         if options.owner.is_some() {
-            cluster.ensure(keeper(options))?;
+            cluster.ensure(keeper(&options.tool, &options.name))?;
         }
         match options.mode {
             Mode::Local => cluster.start_local(true)?,
@@ -177,11 +177,11 @@ fn prepare(dir: &Path, options: &Options) -> Result<State> {
 }
 
 /// Ends the run when its owner is killed.
-fn keeper(options: &Options) -> Spec {
+pub(crate) fn keeper(tool: &Path, name: &str) -> Spec {
     Spec {
         name: "keeper".to_owned(),
-        program: options.tool.clone(),
-        args: vec!["keep".to_owned(), format!("--name={}", options.name)],
+        program: tool.to_path_buf(),
+        args: vec!["keep".to_owned(), format!("--name={name}")],
         ..Spec::default()
     }
 }

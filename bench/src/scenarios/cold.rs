@@ -1,0 +1,57 @@
+//! From the start of the processes to the first list of all objects.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{Plan, settle};
+use crate::client::JSON;
+use crate::figure::{Figure, mib, thousands};
+
+/// How long a server may take to come up.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// An object is more than this, in any list.
+const LEAST: usize = 500;
+
+impl Plan {
+    pub(super) async fn cold(&self) -> Result<()> {
+        let (objects, time) = self.first_list().await?;
+        let cpu = self.server.cpu();
+        let scenario = format!("cold start, {} objects", thousands(objects));
+        let figure = Figure {
+            scenario: scenario.clone(),
+            operations: 1,
+            p50_ms: Some(time.as_secs_f64() * 1e3),
+            server_cpu_us: Some(cpu.as_secs_f64() * 1e6),
+            memory_mib: Some(mib(self.server.memory())),
+            ..Figure::default()
+        };
+        self.keep(&scenario, Ok(figure));
+        settle().await;
+        let scenario = format!("memory, {} objects after a start", thousands(objects));
+        let figure = Figure::memory(scenario.clone(), self.server.memory());
+        self.keep(&scenario, Ok(figure));
+        Ok(())
+    }
+
+    /// Asks until there is a whole answer. A server that does not listen yet pays
+    /// nothing for being asked.
+    async fn first_list(&self) -> Result<(usize, Duration)> {
+        let started = self.started.context("when was it started?")?;
+        let path = self.kind.everywhere();
+        loop {
+            let size = match self.target.connect().await {
+                Ok(connection) => connection.count(&path, JSON).await,
+                Err(error) => Err(error),
+            };
+            let time = SystemTime::now().duration_since(UNIX_EPOCH)? - started;
+            match size {
+                Ok(size) if size > self.sizes.most * LEAST => return Ok((self.sizes.most, time)),
+                Ok(size) if size > self.sizes.many * LEAST => return Ok((self.sizes.many, time)),
+                last => ensure!(time < LIMIT, "not ready within {LIMIT:?}: {last:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}

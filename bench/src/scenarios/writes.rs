@@ -1,0 +1,124 @@
+//! Requests for one object: by 1, 16 and 64 clients at once.
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use hyper::Method;
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use super::{FEW, Plan, WRITES};
+use crate::figure::Figure;
+use crate::object::{body, patch};
+
+/// How many clients ask at once.
+const CLIENTS: [usize; 3] = [1, 16, 64];
+
+impl Plan {
+    pub(super) async fn writes(&self) -> Result<()> {
+        for clients in CLIENTS {
+            let scenario = named("create", clients);
+            self.keep(&scenario, self.create(&scenario, clients).await);
+        }
+        for clients in CLIENTS {
+            let scenario = named("update", clients);
+            self.keep(&scenario, self.update(&scenario, clients).await);
+        }
+        for clients in CLIENTS {
+            let scenario = named("merge patch", clients);
+            self.keep(&scenario, self.merge_patch(&scenario, clients).await);
+        }
+        for clients in CLIENTS {
+            let scenario = named("get", clients);
+            self.keep(&scenario, self.get(&scenario, clients).await);
+        }
+        Ok(())
+    }
+
+    /// Writes to objects of the small list, so that the store's size stays.
+    pub(super) async fn write_latency(&self, scenario: &str) -> Result<Figure> {
+        let collection = &self.kind.in_namespace(FEW);
+        self.timed(scenario, 16, |connection, client, step| async move {
+            let path = format!("{collection}/object-{client:06}");
+            let patch = patch(&format!("p{step}"));
+            connection.call(Method::PATCH, &path, patch).await.map(drop)
+        })
+        .await
+    }
+
+    async fn create(&self, scenario: &str, clients: usize) -> Result<Figure> {
+        let path = &self.kind.in_namespace(WRITES);
+        self.timed(scenario, clients, |connection, client, step| async move {
+            let name = format!("create-{clients}-{client}-{step}");
+            let object = body(&self.kind.object(&name, step));
+            connection.call(Method::POST, path, object).await.map(drop)
+        })
+        .await
+    }
+
+    /// Each client owns one object, so that no update conflicts.
+    async fn update(&self, scenario: &str, clients: usize) -> Result<Figure> {
+        let collection = &self.kind.in_namespace(WRITES);
+        let connection = self.target.connect().await?;
+        let mut versions = Vec::new();
+        for client in 0..clients {
+            let object = self.kind.object(&own(clients, client), 0);
+            let stored = connection.call(Method::POST, collection, body(&object));
+            versions.push(Mutex::new(stored.await?));
+        }
+        let versions = &versions;
+        self.timed(scenario, clients, |connection, client, step| async move {
+            let slot = versions.get(client).context("a client without an object")?;
+            let mut current = slot.lock().await;
+            let name = own(clients, client);
+            let mut object = self.kind.object(&name, step + 1);
+            if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
+                let version = resource_version(&current)?;
+                metadata.insert("resourceVersion".to_owned(), Value::from(version));
+            }
+            let path = format!("{collection}/{name}");
+            *current = connection.call(Method::PUT, &path, body(&object)).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn merge_patch(&self, scenario: &str, clients: usize) -> Result<Figure> {
+        let collection = &self.kind.in_namespace(WRITES);
+        self.timed(scenario, clients, |connection, client, step| async move {
+            let path = format!("{collection}/{}", own(clients, client));
+            let patch = patch(&format!("p{step}"));
+            connection.call(Method::PATCH, &path, patch).await.map(drop)
+        })
+        .await
+    }
+
+    async fn get(&self, scenario: &str, clients: usize) -> Result<Figure> {
+        let collection = &self.kind.in_namespace(WRITES);
+        self.timed(scenario, clients, |connection, client, _| async move {
+            let path = format!("{collection}/{}", own(clients, client));
+            let object = connection.call(Method::GET, &path, Bytes::new());
+            object.await.map(drop)
+        })
+        .await
+    }
+}
+
+fn named(verb: &str, clients: usize) -> String {
+    match clients {
+        1 => format!("{verb}, 1 client"),
+        _ => format!("{verb}, {clients} clients"),
+    }
+}
+
+/// Name of the object that only this client changes.
+fn own(clients: usize, client: usize) -> String {
+    format!("update-{clients}-{client}")
+}
+
+/// The resourceVersion of an object as it came over the wire.
+pub(super) fn resource_version(object: &[u8]) -> Result<String> {
+    let object: Value = serde_json::from_slice(object)?;
+    let version = object.pointer("/metadata/resourceVersion");
+    let version = version.and_then(Value::as_str).context("no version")?;
+    Ok(version.to_owned())
+}
