@@ -25,9 +25,11 @@ use crate::PlumbingError;
 /// How long a stopping process waits for its last spans to leave.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// actix tells of its workers as of work done, and kube of each request that fails
-/// as of an error, although its caller handles it and says so.
-const DEFAULT_FILTER: &str = "info,actix_server=warn,kube_client::client::builder=off";
+/// actix tells of its workers as of work done; kube of each request that fails and of each watch
+/// that is cut, and sqlx of a connection lost while it is given back, although their callers
+/// handle these and say so.
+const DEFAULT_FILTER: &str = "info,actix_server=warn,kube_client::client=error,\
+    kube_client::client::builder=off,sqlx_core::pool=error";
 
 /// The exporter's own stack: its spans would beget spans for ever.
 const NEVER_TRACED: [&str; 5] = ["h2", "hyper", "opentelemetry", "tonic", "tower"];
