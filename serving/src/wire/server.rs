@@ -307,9 +307,7 @@ where
         .keep_alive_timeout(limits.ping_timeout);
     let handler = Handler::new(shared, connection, activity);
     let service = service_fn(move |request| handler.clone().call(request));
-    let served = Flushed::new(io, |io| {
-        builder.serve_connection(TokioIo::new(io), service)
-    });
+    let served = Flushed::new(io, |io| builder.serve_connection(TokioIo::new(io), service));
     drive(served, &shared.drain, |served| {
         http2::Connection::graceful_shutdown(served.get_mut().connection.as_mut());
     })
