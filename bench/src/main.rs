@@ -64,6 +64,9 @@ struct Drive {
     /// What to measure, in this order.
     #[arg(long, value_enum, required = true)]
     part: Vec<scenarios::Part>,
+    /// Only scenarios whose names contain one of these.
+    #[arg(long)]
+    only: Vec<String>,
     /// Seconds that each timed scenario runs.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
@@ -123,6 +126,7 @@ fn drive(flags: Drive) -> Result<()> {
         sizes,
         started: flags.started.map(Duration::from_micros),
         database: (!flags.sql.is_empty()).then(|| database::Database::new(flags.sql)),
+        only: flags.only,
         figures: RefCell::default(),
     };
     // One thread: the driver must leave the other cores to the server.

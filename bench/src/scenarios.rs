@@ -115,6 +115,8 @@ pub struct Plan {
     pub started: Option<Duration>,
     /// Its database, if its queries are to be counted.
     pub database: Option<Database>,
+    /// Parts of the names of the scenarios that are asked for; all when empty.
+    pub only: Vec<String>,
     /// What came of it.
     pub figures: RefCell<Vec<Figure>>,
 }
@@ -134,9 +136,14 @@ impl Plan {
     }
 
     /// Keeps a figure, or the reason why there is none: a server that cannot do one
-    /// thing is measured on in all others.
-    fn keep(&self, scenario: &str, outcome: Result<Figure>) {
-        let figure = outcome.unwrap_or_else(|error| Figure::failed(scenario, &error));
+    /// thing is measured on in all others. A scenario that is not asked for is not begun.
+    async fn measure(&self, scenario: &str, figure: impl Future<Output = Result<Figure>>) {
+        let is_asked = |part: &String| scenario.contains(&**part);
+        if !self.only.is_empty() && !self.only.iter().any(is_asked) {
+            return;
+        }
+        let figure = figure.await;
+        let figure = figure.unwrap_or_else(|error| Figure::failed(scenario, &error));
         println!("{}", figure.row());
         self.figures.borrow_mut().push(figure);
     }
@@ -169,8 +176,7 @@ impl Plan {
     async fn fill_up(&self) -> Result<()> {
         self.fill(FEW, self.sizes.few).await?;
         let scenario = format!("write at {} objects, 16 clients", thousands(self.sizes.few));
-        let figure = self.write_latency(&scenario).await;
-        self.keep(&scenario, figure);
+        self.measure(&scenario, self.write_latency(&scenario)).await;
         self.fill(MANY, self.sizes.many - self.sizes.few).await?;
         self.memory_at(self.sizes.many).await;
         Ok(())
@@ -182,16 +188,19 @@ impl Plan {
         self.memory_at(self.sizes.most).await;
         let count = thousands(self.sizes.most);
         let scenario = format!("write at {count} objects, 16 clients");
-        let figure = self.write_latency(&scenario).await;
-        self.keep(&scenario, figure);
+        self.measure(&scenario, self.write_latency(&scenario)).await;
         Ok(())
     }
 
     async fn memory_at(&self, objects: usize) {
+        let scenario = &format!("memory, {} objects written", thousands(objects));
+        self.measure(scenario, self.memory_at_rest(scenario)).await;
+    }
+
+    async fn memory_at_rest(&self, scenario: &str) -> Result<Figure> {
         settle().await;
-        let scenario = format!("memory, {} objects written", thousands(objects));
-        let figure = Figure::memory(scenario.clone(), self.server.memory());
-        self.keep(&scenario, Ok(figure));
+        let memory = self.server.memory();
+        Ok(Figure::memory(scenario.to_owned(), memory))
     }
 
     /// Makes a namespace hold `objects`; those that it holds already stay.

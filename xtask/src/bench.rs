@@ -36,6 +36,9 @@ pub(crate) struct Bench {
     /// Few objects and watchers: only shows that everything works
     #[arg(long)]
     quick: bool,
+    /// Only scenarios whose names contain one of these
+    #[arg(long)]
+    only: Vec<String>,
     /// File for the results
     #[arg(long)]
     out: Option<PathBuf>,
@@ -162,18 +165,26 @@ impl Driver<'_> {
     /// Twice from an empty store: what writes leave behind is in no other figure.
     fn measure(&self, subject: Subject, programs: &Path) -> Result<()> {
         Server::run(subject, programs, |server| {
-            self.drive(server, &["writes"], None)
+            self.drive(server, &["writes"], None, &[])
         })?;
         Server::run(subject, programs, |server| {
-            self.drive(server, &["fill"], None)?;
-            let started = server.restart()?;
-            self.drive(server, &["cold", "lists", "watches", "grow"], Some(started))?;
-            let started = server.restart()?;
-            self.drive(server, &["cold", "huge"], Some(started))
+            self.drive(server, &["fill"], None, &[])?;
+            let sql = server.sql()?;
+            let started = Some(server.restart()?);
+            let parts = ["cold", "lists", "watches", "grow"];
+            self.drive(server, &parts, started, &sql)?;
+            let started = Some(server.restart()?);
+            self.drive(server, &["cold", "huge"], started, &[])
         })
     }
 
-    fn drive(&self, server: &Server, parts: &[&str], started: Option<u128>) -> Result<()> {
+    fn drive(
+        &self,
+        server: &Server,
+        parts: &[&str],
+        started: Option<u128>,
+        sql: &[String],
+    ) -> Result<()> {
         let mut command = Command::new(&self.program);
         let tls = server.tls()?;
         let (Some(cert), Some(key)) = (&tls.cert, &tls.key) else {
@@ -196,12 +207,15 @@ impl Driver<'_> {
         for part in parts {
             command.args(["--part", part]);
         }
-        for word in server.sql()? {
+        for word in sql {
             // A word may begin with a hyphen.
             command.arg(format!("--sql={word}"));
         }
         if let Some(time) = started {
             command.args(["--started", &time.to_string()]);
+        }
+        for part in &self.args.only {
+            command.args(["--only", part]);
         }
         if self.args.quick {
             command.arg("--quick");

@@ -1,10 +1,11 @@
 //! From the start of the processes to the first list of all objects.
 
+use std::future::ready;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Plan, settle};
+use super::Plan;
 use crate::client::JSON;
 use crate::figure::{Figure, mib, thousands};
 
@@ -27,11 +28,9 @@ impl Plan {
             memory_mib: Some(mib(self.server.memory())),
             ..Figure::default()
         };
-        self.keep(&scenario, Ok(figure));
-        settle().await;
-        let scenario = format!("memory, {} objects after a start", thousands(objects));
-        let figure = Figure::memory(scenario.clone(), self.server.memory());
-        self.keep(&scenario, Ok(figure));
+        self.measure(&scenario, ready(Ok(figure))).await;
+        let scenario = &format!("memory, {} objects after a start", thousands(objects));
+        self.measure(scenario, self.memory_at_rest(scenario)).await;
         Ok(())
     }
 

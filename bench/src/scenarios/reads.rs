@@ -25,14 +25,17 @@ impl Plan {
             for (name, query) in [("consistent", ""), ("at 0", "?resourceVersion=0")] {
                 let scenario = format!("list of {count}, {name}");
                 let path = format!("{path}{query}");
-                self.keep(&scenario, self.list(&scenario, &path, JSON).await);
+                self.measure(&scenario, self.list(&scenario, &path, JSON))
+                    .await;
             }
         }
         let scenario = format!("list of {} in pages of {PAGE}", thousands(many.0));
-        self.keep(&scenario, self.pages(&scenario, &many.1).await);
+        self.measure(&scenario, self.pages(&scenario, &many.1))
+            .await;
         for (objects, path) in [&few, &many] {
             let scenario = format!("table of {}", thousands(*objects));
-            self.keep(&scenario, self.list(&scenario, path, TABLE).await);
+            self.measure(&scenario, self.list(&scenario, path, TABLE))
+                .await;
         }
         Ok(())
     }
@@ -55,10 +58,11 @@ impl Plan {
     pub(super) async fn huge(&self) -> Result<()> {
         let count = thousands(self.sizes.most);
         let scenario = format!("extra memory of a list of {count}");
-        self.keep(&scenario, self.huge_list(&scenario).await);
+        self.measure(&scenario, self.huge_list(&scenario)).await;
         let scenario = format!("list of {count}, consistent");
-        let figure = self.list(&scenario, &self.kind.everywhere(), JSON).await;
-        self.keep(&scenario, figure);
+        let path = self.kind.everywhere();
+        self.measure(&scenario, self.list(&scenario, &path, JSON))
+            .await;
         Ok(())
     }
 

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use super::writes::resource_version;
 use super::{Plan, WATCHED, settle};
 use crate::client::Connection;
+use crate::database::Database;
 use crate::figure::{Figure, Start, float, thousands};
 use crate::object::{body, patch};
 
@@ -49,31 +50,42 @@ struct FanOut {
 impl Plan {
     pub(super) async fn watches(&self) -> Result<()> {
         let scenario = format!("WatchList of {}", thousands(self.sizes.many));
-        self.keep(&scenario, self.watch_list(&scenario).await);
+        self.measure(&scenario, self.watch_list(&scenario)).await;
         for watchers in &self.sizes.watchers {
             let scenario = format!("watch event, {} watchers", thousands(*watchers));
-            self.keep(&scenario, self.fan_out(&scenario, *watchers).await);
+            self.measure(&scenario, self.fan_out(&scenario, *watchers))
+                .await;
             settle().await;
         }
         let scenario = format!("memory of {} idle watchers", thousands(self.sizes.idle));
-        self.keep(&scenario, self.idle_memory(&scenario).await);
+        self.measure(&scenario, self.idle_memory(&scenario)).await;
         for watchers in [0, self.sizes.crowd] {
             if let Some(database) = &self.database {
                 let count = thousands(watchers);
                 let scenario = format!("database transactions in 10 s, {count} idle watchers");
-                let idle = self.watchers(watchers).await?;
-                settle().await;
-                let figure = database.transactions_during(LOOK).await;
-                drop(idle);
-                let figure = figure.map(|operations| Figure {
-                    scenario: scenario.clone(),
-                    operations,
-                    ..Figure::default()
-                });
-                self.keep(&scenario, figure);
+                let figure = self.queries(&scenario, database, watchers);
+                self.measure(&scenario, figure).await;
             }
         }
         Ok(())
+    }
+
+    /// What the database is asked while nothing happens.
+    async fn queries(
+        &self,
+        scenario: &str,
+        database: &Database,
+        watchers: usize,
+    ) -> Result<Figure> {
+        let idle = self.watchers(watchers).await?;
+        settle().await;
+        let operations = database.transactions_during(LOOK).await?;
+        drop(idle);
+        Ok(Figure {
+            scenario: scenario.to_owned(),
+            operations,
+            ..Figure::default()
+        })
     }
 
     /// A sync, as an informer does it: until the bookmark after the last object.

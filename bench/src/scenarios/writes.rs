@@ -17,19 +17,22 @@ impl Plan {
     pub(super) async fn writes(&self) -> Result<()> {
         for clients in CLIENTS {
             let scenario = named("create", clients);
-            self.keep(&scenario, self.create(&scenario, clients).await);
+            self.measure(&scenario, self.create(&scenario, clients))
+                .await;
         }
         for clients in CLIENTS {
             let scenario = named("update", clients);
-            self.keep(&scenario, self.update(&scenario, clients).await);
+            self.measure(&scenario, self.update(&scenario, clients))
+                .await;
         }
         for clients in CLIENTS {
             let scenario = named("merge patch", clients);
-            self.keep(&scenario, self.merge_patch(&scenario, clients).await);
+            self.measure(&scenario, self.merge_patch(&scenario, clients))
+                .await;
         }
         for clients in CLIENTS {
             let scenario = named("get", clients);
-            self.keep(&scenario, self.get(&scenario, clients).await);
+            self.measure(&scenario, self.get(&scenario, clients)).await;
         }
         Ok(())
     }
@@ -58,13 +61,8 @@ impl Plan {
     /// Each client owns one object, so that no update conflicts.
     async fn update(&self, scenario: &str, clients: usize) -> Result<Figure> {
         let collection = &self.kind.in_namespace(WRITES);
-        let connection = self.target.connect().await?;
-        let mut versions = Vec::new();
-        for client in 0..clients {
-            let object = self.kind.object(&own(clients, client), 0);
-            let stored = connection.call(Method::POST, collection, body(&object));
-            versions.push(Mutex::new(stored.await?));
-        }
+        let objects = self.own_objects(clients).await?;
+        let versions: Vec<_> = objects.into_iter().map(Mutex::new).collect();
         let versions = &versions;
         self.timed(scenario, clients, |connection, client, step| async move {
             let slot = versions.get(client).context("a client without an object")?;
@@ -83,6 +81,7 @@ impl Plan {
     }
 
     async fn merge_patch(&self, scenario: &str, clients: usize) -> Result<Figure> {
+        self.own_objects(clients).await?;
         let collection = &self.kind.in_namespace(WRITES);
         self.timed(scenario, clients, |connection, client, step| async move {
             let path = format!("{collection}/{}", own(clients, client));
@@ -93,6 +92,7 @@ impl Plan {
     }
 
     async fn get(&self, scenario: &str, clients: usize) -> Result<Figure> {
+        self.own_objects(clients).await?;
         let collection = &self.kind.in_namespace(WRITES);
         self.timed(scenario, clients, |connection, client, _| async move {
             let path = format!("{collection}/{}", own(clients, client));
@@ -100,6 +100,26 @@ impl Plan {
             object.await.map(drop)
         })
         .await
+    }
+
+    /// The objects that each client owns, made unless they are there.
+    async fn own_objects(&self, clients: usize) -> Result<Vec<Bytes>> {
+        let collection = self.kind.in_namespace(WRITES);
+        let connection = self.target.connect().await?;
+        let mut objects = Vec::new();
+        for client in 0..clients {
+            let name = own(clients, client);
+            let path = format!("{collection}/{name}");
+            let known = connection.call(Method::GET, &path, Bytes::new()).await;
+            objects.push(match known {
+                Ok(object) => object,
+                Err(_) => {
+                    let object = body(&self.kind.object(&name, 0));
+                    connection.call(Method::POST, &collection, object).await?
+                }
+            });
+        }
+        Ok(objects)
     }
 }
 
