@@ -1,5 +1,7 @@
 //! Watch events as bytes, in the representation that one client asked for.
 
+mod recent;
+
 use bytes::Bytes;
 use machinery::{
     Object,
@@ -21,6 +23,8 @@ pub(crate) struct Frames {
     target: Target,
     output: Output,
     buffer: Vec<u8>,
+    /// All there is, while it is one event: its bytes are shared with other watchers.
+    shared: Option<Bytes>,
     count: u64,
     /// Only the first Table of a watch describes its columns.
     columns_sent: bool,
@@ -32,17 +36,18 @@ impl Frames {
             target,
             output,
             buffer: Vec::new(),
+            shared: None,
             count: 0,
             columns_sent: false,
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.buffer.is_empty()
+        self.len() == 0
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.buffer.len()
+        self.buffer.len() + self.shared.as_ref().map_or(0, Bytes::len)
     }
 
     /// Events in the buffer.
@@ -53,11 +58,14 @@ impl Frames {
     /// The buffer's bytes; the next event starts a new one.
     pub(crate) fn take(&mut self) -> Bytes {
         self.count = 0;
-        std::mem::take(&mut self.buffer).into()
+        match self.shared.take() {
+            Some(shared) => shared,
+            None => std::mem::take(&mut self.buffer).into(),
+        }
     }
 
     /// An event about an object.
-    pub(crate) fn push(&mut self, kind: &str, view: &View) {
+    pub(crate) fn push(&mut self, kind: &'static str, view: &View) {
         self.count += 1;
         let target = self.target.clone();
         let version = target.version();
@@ -68,15 +76,29 @@ impl Frames {
         match (self.output.partial(), self.output.media.format) {
             (Some(MetaVersion::V1), Format::Protobuf) => {
                 let envelope = view.partial_envelope(version.resource);
-                self.buffer
+                self.buffer()
                     .extend_from_slice(&protobuf::watch_frame(kind, &envelope));
             }
             (Some(MetaVersion::V1), _) => {
-                self.push_json(kind, &view.partial_json(version.resource))
+                self.push_shared(kind, &view.partial_json(version.resource));
             }
             (Some(_), _) => self.push_partial(kind, &view.hub()),
-            (None, _) => self.push_json(kind, &view.json(version)),
+            (None, _) => self.push_shared(kind, &view.json(version)),
         }
+    }
+
+    fn push_shared(&mut self, kind: &'static str, object: &Bytes) {
+        if self.is_empty() {
+            self.shared = recent::frame(kind, object, || {
+                let mut frame = Vec::with_capacity(object.len() + FRAME);
+                write_json(&mut frame, kind, object);
+                frame.into()
+            });
+            if self.shared.is_some() {
+                return;
+            }
+        }
+        self.push_json(kind, object);
     }
 
     /// A bookmark: nothing but a revision from which a watch can go on.
@@ -108,23 +130,29 @@ impl Frames {
         let status = error.into_status();
         if self.output.media.format == Format::Protobuf {
             let frame = protobuf::watch_frame("ERROR", &protobuf::status(&status));
-            self.buffer.extend_from_slice(&frame);
+            self.buffer().extend_from_slice(&frame);
         } else {
             self.push_json("ERROR", &serde_json::to_vec(&status).unwrap_or_default());
         }
     }
 
     fn push_json(&mut self, kind: &str, object: &[u8]) {
-        self.open(kind);
-        self.buffer.extend_from_slice(object);
-        self.close();
+        write_json(self.buffer(), kind, object);
+    }
+
+    /// What is in so far, to be added to.
+    fn buffer(&mut self) -> &mut Vec<u8> {
+        if let Some(shared) = self.shared.take() {
+            self.buffer.extend_from_slice(&shared);
+        }
+        &mut self.buffer
     }
 
     fn push_partial(&mut self, kind: &str, object: &Object) {
         let version = self.output.partial().unwrap_or(MetaVersion::V1);
         if self.output.media.format == Format::Protobuf {
             let envelope = protobuf::partial_object_metadata(object, version);
-            self.buffer
+            self.buffer()
                 .extend_from_slice(&protobuf::watch_frame(kind, &envelope));
         } else {
             self.open(kind);
@@ -167,12 +195,28 @@ impl Frames {
     }
 
     fn open(&mut self, kind: &str) {
-        self.buffer.extend_from_slice(b"{\"type\":\"");
-        self.buffer.extend_from_slice(kind.as_bytes());
-        self.buffer.extend_from_slice(b"\",\"object\":");
+        open(self.buffer(), kind);
     }
 
     fn close(&mut self) {
-        self.buffer.extend_from_slice(b"}\n");
+        self.buffer.extend_from_slice(CLOSE);
     }
+}
+
+const OPEN: &[u8] = b"{\"type\":\"";
+const MIDDLE: &[u8] = b"\",\"object\":";
+const CLOSE: &[u8] = b"}\n";
+/// What a frame has beside the object, with room for the longest kind.
+const FRAME: usize = OPEN.len() + MIDDLE.len() + CLOSE.len() + 8;
+
+fn open(buffer: &mut Vec<u8>, kind: &str) {
+    buffer.extend_from_slice(OPEN);
+    buffer.extend_from_slice(kind.as_bytes());
+    buffer.extend_from_slice(MIDDLE);
+}
+
+fn write_json(buffer: &mut Vec<u8>, kind: &str, object: &[u8]) {
+    open(buffer, kind);
+    buffer.extend_from_slice(object);
+    buffer.extend_from_slice(CLOSE);
 }

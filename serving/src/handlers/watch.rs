@@ -8,7 +8,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use http::header;
 use machinery::{
     error::ApiError,
@@ -38,6 +38,8 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const BATCH: usize = 256;
 /// A watcher that asked for bookmarks gets one at least this often.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(55);
+/// A watcher that always has events looks up this often, counted in chunks.
+const LOOK_UP: u32 = 64;
 /// Watches without `timeoutSeconds` end at a random time between this and its double.
 const MIN_TIMEOUT_SECONDS: u64 = 1800;
 /// Longer wishes end here: the clock cannot name every moment that a client can.
@@ -63,6 +65,7 @@ pub(super) async fn handle(context: &Context, target: &Target) -> Result<Respons
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
         drain: Box::pin(context.api.drain.clone().cancelled_owned()),
         batch: if websocket.is_some() { 1 } else { BATCH },
+        turns: 0,
         meter: context.api.metrics.watch(&context.info, target),
     };
     stream.begin(target, start);
@@ -201,6 +204,7 @@ struct WatchStream {
     timer: std::pin::Pin<Box<Sleep>>,
     drain: std::pin::Pin<Box<WaitForCancellationFutureOwned>>,
     batch: usize,
+    turns: u32,
     meter: WatchMeter,
 }
 
@@ -255,11 +259,17 @@ impl WatchStream {
                 return None;
             }
             let watcher = self.watcher.as_mut()?;
+            self.turns = self.turns.wrapping_add(1);
+            // Events that wait spare the look at the rest, but not for ever.
+            let is_due = self.turns.is_multiple_of(LOOK_UP)
+                && (Instant::now() >= self.deadline
+                    || self.drain.as_mut().now_or_never().is_some());
             let wake = tokio::select! {
                 biased;
+                () = std::future::ready(()), if is_due => Wake::End,
+                events = watcher.next_batch(self.batch) => Wake::Events(events),
                 () = self.drain.as_mut() => Wake::End,
                 () = self.timer.as_mut() => Wake::Timer,
-                events = watcher.next_batch(self.batch) => Wake::Events(events),
             };
             self.on(wake);
             self.push_pending();
