@@ -144,21 +144,21 @@ mod tests {
 
     use super::*;
 
+    /// Until so much CPU time was used, however busy the machine is.
     fn burn(time: Duration) {
         let start = Instant::now();
-        while start.elapsed() < time {
-            std::hint::black_box(start.elapsed());
+        while scheduled(std::process::id()).unwrap() < time {
+            assert!(start.elapsed() < Duration::from_secs(60));
         }
     }
 
     #[test]
     fn ticks_and_the_schedulers_nanoseconds_agree() {
-        burn(Duration::from_millis(300));
+        burn(Duration::from_millis(200));
         let pid = std::process::id();
         // Tests run as threads, and those that have ended count only as ticks.
         let threads = scheduled(pid).unwrap();
         let ticks = read_stat(pid).unwrap().own;
-        assert!(threads > Duration::from_millis(100), "{threads:?}");
         assert!(threads <= ticks + 3 * TICK, "{threads:?} {ticks:?}");
     }
 
