@@ -20,9 +20,27 @@ use plumbing::telemetry;
 /// Name under which logs and traces are collected.
 const SERVICE: &str = "widget-apiserver";
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(io_threads())
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(start(Cli::parse())),
+        Err(error) => {
+            eprintln!("{SERVICE}: no runtime: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Half the cores: the other half is for the handlers, which have threads of their own. With more
+/// of them, each wakes others to look for work that is not there.
+fn io_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
+}
+
+async fn start(cli: Cli) -> ExitCode {
     let settings = match &cli.command {
         Command::Migrate(migrate) => &migrate.telemetry,
         Command::Serve(serve) => &serve.telemetry,
