@@ -17,6 +17,11 @@ use clap::Parser;
 use cli::{Cli, Command, Telemetry};
 use plumbing::telemetry;
 
+/// Most of what a request does beside Postgres and TLS is to make and drop small JSON values; what
+/// that saves is in `docs/perf.md`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Name under which logs and traces are collected.
 const SERVICE: &str = "widget-apiserver";
 
