@@ -1,7 +1,9 @@
 //! What a write, a consistent read and a start cost: operations a second, latency, and CPU of this
 //! process and of Postgres for each operation.
 //!
-//! `cargo run --release -p store --features testing --example load [objects]`
+//! `cargo run --release -p store --features testing --example load [objects [stores [flush [slow]]]]`:
+//! clients are spread over so many stores, each flush of the log takes `flush` microseconds longer,
+//! and one that takes more than `slow` is taken for slow.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -138,10 +140,16 @@ async fn put(things: &Collection<Raw>, n: usize, body: &Bytes) {
         .expect("a write");
 }
 
-async fn open(url: &str) -> (Arc<Store>, Arc<Collection<Raw>>) {
-    let store = Store::connect(StoreConfig::new(url))
-        .await
-        .expect("a store");
+fn of(all: &[Arc<Collection<Raw>>], n: usize) -> &Collection<Raw> {
+    all.get(n % all.len()).expect("there are stores")
+}
+
+async fn open(url: &str, slow: Option<u64>) -> (Arc<Store>, Arc<Collection<Raw>>) {
+    let mut config = StoreConfig::new(url);
+    if let Some(slow) = slow {
+        config.slow_flush = Duration::from_micros(slow);
+    }
+    let store = Store::connect(config).await.expect("a store");
     let things = store
         .register("bench", "things", Raw)
         .await
@@ -152,47 +160,67 @@ async fn open(url: &str) -> (Arc<Store>, Arc<Collection<Raw>>) {
 
 #[tokio::main]
 async fn main() {
-    let objects = std::env::args()
-        .nth(1)
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(20_000usize);
+    let argument = |n| {
+        std::env::args()
+            .nth(n)
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    let count = |n, default: usize| {
+        argument(n).map_or(default, |given| usize::try_from(given).unwrap_or(default))
+    };
+    let (objects, stores) = (count(1, 20_000), count(2, 1));
     let dir = directory(format!("{}-load", std::process::id()));
-    let postgres =
-        PrivatePostgres::start(&dir, &PrivatePostgresOptions::default()).expect("a postgres");
+    let mut options = PrivatePostgresOptions::default();
+    if let Some(flush) = argument(3).filter(|flush| *flush > 0) {
+        let settings = [("commit_delay", flush), ("commit_siblings", 0)];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_string()));
+        options.settings.extend(settings);
+    }
+    let postgres = PrivatePostgres::start(&dir, &options).expect("a postgres");
     prepare(&postgres, "objects").expect("a schema");
     let url = postgres.url("objects", RUNTIME);
     let data = dir.join("data");
     let meter = Meter { data: &data };
-    let (store, things) = open(&url).await;
+    let mut all = Vec::new();
+    for _ in 0..stores {
+        all.push(open(&url, argument(4)).await);
+    }
+    let things: Vec<_> = all.iter().map(|(_, things)| Arc::clone(things)).collect();
     let body = Bytes::from("x".repeat(1024));
     let mut next = 0;
     for (clients, count) in [(1, objects / 10), (16, objects / 4), (64, objects / 2)] {
-        let (things, body, base) = (Arc::clone(&things), body.clone(), next);
+        let (things, body, base) = (things.clone(), body.clone(), next);
         meter
             .measure("create", clients, count, async move |n| {
-                put(&things, base + n, &body).await
+                put(of(&things, n), base + n, &body).await
             })
             .await;
         next += count;
     }
     for (clients, count) in [(1, objects / 10), (16, objects / 4), (64, objects / 2)] {
-        let (things, body) = (Arc::clone(&things), body.clone());
+        let (things, body) = (things.clone(), body.clone());
         meter
             .measure("update", clients, count, async move |n| {
-                put(&things, n, &body).await
+                put(of(&things, n), n, &body).await
             })
             .await;
     }
     for clients in [1, 16, 64] {
-        let things = Arc::clone(&things);
+        let things = things.clone();
         let read = async move |n: usize| {
-            things.consistent().await.expect("a read").get(&key(n));
+            of(&things, n)
+                .consistent()
+                .await
+                .expect("a read")
+                .get(&key(n));
         };
         meter.measure("get", clients, objects / 2, read).await;
     }
-    store.shutdown().await;
+    for (store, _) in &all {
+        store.shutdown().await;
+    }
     let began = Instant::now();
-    let (_store, things) = open(&url).await;
+    let (_store, things) = open(&url, None).await;
     println!(
         "start with {} objects: {:.1?}",
         things.snapshot().len(),

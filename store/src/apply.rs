@@ -6,7 +6,9 @@ use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 
 use crate::error::WriteError;
+use crate::failpoints::{Point, at};
 use crate::link::{Backend, Link};
+use crate::notices::without_warning;
 use crate::types::{Key, Revision, Write};
 use crate::writer::Queued;
 
@@ -19,13 +21,31 @@ pub(crate) const NO_PARTITION: &str = "23514";
 pub(crate) const PARTITION: i64 = 1_000_000;
 const AHEAD: i32 = 4;
 
+/// SQLSTATE: the queue of notifications is full.
+pub(crate) const QUEUE_FULL: &str = "54000";
+
+/// Nothing about the writes themselves: another life, resources, intervention, read-only.
+pub(crate) fn is_passing(code: &str) -> bool {
+    let classes = ["53", "57", "58", "25"];
+    code == OTHER_LIFE || is_transient(code) || classes.iter().any(|c| code.starts_with(c))
+}
+
+/// The same again may do better.
+pub(crate) fn is_transient(code: &str) -> bool {
+    matches!(code, "40001" | "40P01" | "55P03" | NO_PARTITION)
+}
+
 /// What holds for a batch as a whole.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Header {
     /// Its id.
     pub(crate) number: i64,
+    /// Up to here this process has seen the log.
+    pub(crate) seen: Revision,
     /// Versions from before it are kept with the event that replaces them.
     pub(crate) floor: Revision,
+    /// Whether its commit waits until it is durable; otherwise a barrier has to follow.
+    pub(crate) durable: bool,
     /// Whether other processes are to be told.
     pub(crate) notify: bool,
 }
@@ -34,7 +54,7 @@ pub(crate) struct Header {
 pub(crate) struct Applied {
     /// The last revision before it, if anything was done.
     pub(crate) base: Revision,
-    /// One for each write, in order. All are durable, or rest on what is.
+    /// One for each write, in order.
     pub(crate) outcomes: Vec<Outcome>,
 }
 
@@ -45,6 +65,17 @@ pub(crate) enum Outcome {
     Exists(Revision),
     Missing,
     Conflict(Revision),
+}
+
+impl Applied {
+    /// The newest revision that it wrote.
+    pub(crate) fn newest(&self) -> Option<Revision> {
+        let done = self.outcomes.iter().filter_map(|outcome| match outcome {
+            Outcome::Done(revision) => Some(*revision),
+            _ => None,
+        });
+        done.max()
+    }
 }
 
 impl Outcome {
@@ -82,8 +113,18 @@ pub(crate) async fn apply(
     batch: &[Queued],
 ) -> Result<Applied, sqlx::Error> {
     match batch {
-        [one] => apply_one(link, header, one).await,
-        many => apply_many(link, header, many).await,
+        [one] => {
+            at(Point::WriteOneSend).await?;
+            let applied = without_warning(apply_one(link, header, one)).await?;
+            at(Point::WriteOneAnswer).await?;
+            Ok(applied)
+        }
+        many => {
+            at(Point::WriteBatchSend).await?;
+            let applied = without_warning(apply_many(link, header, many)).await?;
+            at(Point::WriteBatchAnswer).await?;
+            Ok(applied)
+        }
     }
 }
 
@@ -99,11 +140,13 @@ async fn apply_one(
     } = &queued.write;
     let row = sqlx::query(
         "SELECT base, outcome, revision FROM
-         store.apply_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+         store.write_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
     )
-    .bind(&link.epoch.incarnation)
+    .bind(&link.epoch.life)
+    .bind(header.seen.get())
     .bind(header.number)
     .bind(header.floor.get())
+    .bind(header.durable)
     .bind(header.notify)
     .bind(operation.code())
     .bind(queued.resource)
@@ -135,12 +178,14 @@ async fn apply_many(
     }
     let rows = sqlx::query(
         "SELECT base, outcome, revision FROM
-         store.apply_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+         store.write_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
          ORDER BY position",
     )
-    .bind(&link.epoch.incarnation)
+    .bind(&link.epoch.life)
+    .bind(header.seen.get())
     .bind(header.number)
     .bind(header.floor.get())
+    .bind(header.durable)
     .bind(header.notify)
     .bind(column(batch, |write| write.operation.code()))
     .bind(
@@ -178,30 +223,82 @@ async fn apply_many(
     })
 }
 
-/// The writes of a batch that were committed, by resource and key. Ends the server process that
-/// may still be at it, and waits until it is gone.
+/// What a barrier is for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Mark {
+    /// The newest revision that it covers, if there is one to tell of.
+    pub(crate) revision: Revision,
+    /// The batch that wrote it; 0 for none.
+    pub(crate) batch: i64,
+}
+
+/// Waits until everything that was visible before is durable; with `notify` tells the others.
+pub(crate) async fn barrier(link: &mut Link, mark: Mark, notify: bool) -> Result<(), sqlx::Error> {
+    at(Point::BarrierSend).await?;
+    let life = link.epoch.life.clone();
+    barrier_on(&mut link.connection, &life, mark, notify).await?;
+    at(Point::BarrierAnswer).await
+}
+
+/// As [`barrier`], on any connection.
+pub(crate) async fn barrier_on(
+    connection: &mut PgConnection,
+    life: &str,
+    mark: Mark,
+    notify: bool,
+) -> Result<(), sqlx::Error> {
+    let waiting = sqlx::query("SELECT store.barrier($1, $2, $3, $4)")
+        .bind(life)
+        .bind(mark.revision.get())
+        .bind(mark.batch)
+        .bind(notify)
+        .execute(connection);
+    without_warning(waiting).await.map(drop)
+}
+
+/// Writes that were committed, by batch, resource and key.
+pub(crate) type Found = HashMap<(i64, i32, Key), Revision>;
+
+/// Batches whose connection broke.
+pub(crate) struct Unresolved<'a> {
+    /// The server process that may still be at the last of them.
+    pub(crate) backend: &'a Backend,
+    pub(crate) numbers: &'a [i64],
+    /// Their revisions are above this one.
+    pub(crate) after: Revision,
+    pub(crate) seen: Revision,
+    pub(crate) notify: bool,
+}
+
+/// The writes of these batches that were committed, by resource and key; they are durable. Ends
+/// the server process that may still be at it, and waits until it is gone.
 pub(crate) async fn resolve(
     link: &mut Link,
-    backend: &Backend,
-    number: i64,
-    after: Revision,
-) -> Result<HashMap<(i32, Key), Revision>, sqlx::Error> {
+    unresolved: &Unresolved<'_>,
+) -> Result<Found, sqlx::Error> {
+    at(Point::ResolveSend).await?;
+    // One that waits for a standby would give up waiting, and show others what the standby has not.
     sqlx::query(
         "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_get_activity($1)
-         WHERE backend_start::text = $2",
+         WHERE backend_start::text = $2 AND wait_event IS DISTINCT FROM 'SyncRep'",
     )
-    .bind(backend.pid)
-    .bind(&backend.started)
+    .bind(unresolved.backend.pid)
+    .bind(&unresolved.backend.started)
     .execute(&mut link.connection)
     .await?;
-    let rows = sqlx::query(
-        "SELECT resource, namespace, name, revision FROM store.resolve_batch($1, $2, $3)",
+    at(Point::ResolveEnded).await?;
+    let reading = sqlx::query(
+        "SELECT batch, resource, namespace, name, revision
+         FROM store.resolve_batches($1, $2, $3, $4, $5)",
     )
-    .bind(&link.epoch.incarnation)
-    .bind(number)
-    .bind(after.get())
-    .fetch_all(&mut link.connection)
-    .await?;
+    .bind(&link.epoch.life)
+    .bind(unresolved.seen.get())
+    .bind(unresolved.numbers)
+    .bind(unresolved.after.get())
+    .bind(unresolved.notify)
+    .fetch_all(&mut link.connection);
+    let rows = without_warning(reading).await?;
+    at(Point::ResolveAnswer).await?;
     rows.iter()
         .map(|row| {
             let key = Key::new(
@@ -209,7 +306,7 @@ pub(crate) async fn resolve(
                 row.try_get::<&str, _>("name")?,
             );
             Ok((
-                (row.try_get("resource")?, key),
+                (row.try_get("batch")?, row.try_get("resource")?, key),
                 Revision::new(row.try_get("revision")?),
             ))
         })
@@ -218,6 +315,7 @@ pub(crate) async fn resolve(
 
 /// Makes partitions ahead of the log.
 pub(crate) async fn extend_events(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    at(Point::ExtendSend).await?;
     sqlx::query("SELECT store.extend_events($1, $2)")
         .bind(PARTITION)
         .bind(AHEAD)

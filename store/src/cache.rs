@@ -11,6 +11,7 @@ use imbl::OrdSet;
 use tokio::sync::{Notify, OnceCell};
 use uuid::Uuid;
 
+use crate::failpoints::{Point, pass};
 use crate::history::Stretch;
 use crate::load::{Loaded, PastEvent};
 use crate::log::LoggedEvent;
@@ -124,6 +125,7 @@ impl<P: Project> Cache<P> {
     }
 
     fn wake(&self, events: &[Arc<Event<P::View>>]) {
+        pass(Point::CacheWake);
         let wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
         let unswept = self.unswept.fetch_add(events.len(), Ordering::Relaxed) + events.len();
         if unswept >= SWEEP {
@@ -214,6 +216,7 @@ impl<P: Project> Cache<P> {
 
 impl<P: Project> Feed for Cache<P> {
     fn apply(&self, events: &[LoggedEvent], position: Revision) {
+        pass(Point::CacheApply);
         let before = self.current.load();
         let mut objects = before.objects().clone();
         let mut fresh = Vec::new();
@@ -246,14 +249,17 @@ impl<P: Project> Feed for Cache<P> {
         }
         // The ring first: who sees a snapshot finds all its events in the ring.
         self.ring_mut().push(&fresh, position, Instant::now());
+        pass(Point::CachePushed);
         self.current
             .store(Arc::new(Snapshot::new(objects, position)));
+        pass(Point::CacheStored);
         if !fresh.is_empty() {
             self.wake(&fresh);
         }
     }
 
     fn reset(&self, loaded: Loaded, position: Revision) {
+        pass(Point::CacheReset);
         let start = loaded.start();
         let heads = loaded.heads.into_iter();
         let objects: OrdSet<_> = heads
@@ -261,6 +267,7 @@ impl<P: Project> Feed for Cache<P> {
             .collect();
         let events = self.rebuild(&objects, loaded.events, Instant::now());
         self.ring_mut().reset(start, events, position);
+        pass(Point::CacheResetRing);
         self.current
             .store(Arc::new(Snapshot::new(objects, position)));
         let wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -268,6 +275,7 @@ impl<P: Project> Feed for Cache<P> {
     }
 
     fn trim(&self, now: Instant) {
+        pass(Point::CacheTrim);
         self.sweep(now);
         self.ring_mut().trim(now);
         self.past.trim(now);

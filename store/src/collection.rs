@@ -1,7 +1,6 @@
 //! All objects of one kind, in memory and kept current: what the crates above work with.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -10,6 +9,7 @@ use crate::MAX_BODY;
 use crate::cache::Cache;
 use crate::error::{ReadError, WatchError, WriteError};
 use crate::history::{History, HistoryError};
+use crate::planted::{self, Bug};
 use crate::shared::{RETRY, Shared};
 use crate::snapshot::Snapshot;
 use crate::types::{Project, Revision, Write};
@@ -18,6 +18,8 @@ use crate::writer::Queued;
 
 /// How long a consistent or an exact read waits for this process to catch up.
 const CATCH_UP: Duration = Duration::from_secs(3);
+/// So long writes that are visible may take to become durable, before this process sees to it.
+const SETTLE: Duration = Duration::from_millis(20);
 /// Undoing more events than this is moved off the caller's thread.
 const UNDO_INLINE: usize = 2000;
 
@@ -45,6 +47,7 @@ impl<P: Project> Collection<P> {
     /// Once queued, which is before the first wait, the write goes on even if this future is
     /// dropped.
     pub async fn write(&self, write: Write) -> Result<Revision, WriteError> {
+        let write = planted::spoil(write);
         let size = write.operation.body().len();
         if size > MAX_BODY {
             return Err(WriteError::TooLarge {
@@ -52,14 +55,14 @@ impl<P: Project> Collection<P> {
                 limit: MAX_BODY,
             });
         }
-        if !self.shared.writable.load(Ordering::Acquire) {
+        if !*self.shared.writable.borrow() {
             return Err(WriteError::Unavailable { retry: RETRY });
         }
         let (reply, answer) = oneshot::channel();
         let queued = Queued {
             resource: self.resource,
             write,
-            reply,
+            reply: Some(reply),
         };
         self.shared
             .queue
@@ -77,7 +80,7 @@ impl<P: Project> Collection<P> {
             }
             Err(_) => None,
         };
-        if let Some(revision) = seen {
+        if let Some(revision) = seen.filter(|_| !planted::is(Bug::AckBeforeBarrier)) {
             self.shared.reach(revision, CATCH_UP).await;
         }
         outcome
@@ -90,6 +93,11 @@ impl<P: Project> Collection<P> {
 
     /// A snapshot that has every write acknowledged, by any process, before the call.
     pub async fn consistent(&self) -> Result<Snapshot<P::View>, ReadError> {
+        if planted::is(Bug::StaleConsistentRead)
+            || planted::is(Bug::StaleListAfterStop) && *self.shared.tailing.borrow()
+        {
+            return Ok(self.snapshot());
+        }
         let (reply, answer) = oneshot::channel();
         let unavailable = ReadError::Unavailable { retry: RETRY };
         if self.shared.probes.send(reply).await.is_err() {
@@ -98,8 +106,10 @@ impl<P: Project> Collection<P> {
         let Ok(Some(newest)) = answer.await else {
             return Err(unavailable);
         };
-        if self.shared.applied() < newest {
-            self.shared.look.notify_one();
+        // The newest writes may not be durable yet; who made them tells as soon as they are, unless
+        // it has died.
+        if !self.shared.reach(newest, SETTLE).await {
+            self.shared.settle.notify_one();
         }
         if self.shared.reach(newest, CATCH_UP).await {
             Ok(self.snapshot())
@@ -150,7 +160,7 @@ impl<P: Project> Collection<P> {
     /// As [`Collection::watch`], but only events in `scope` wake the watcher and are returned.
     pub fn watch_scope(&self, after: Revision, scope: Scope) -> Result<Watcher<P>, WatchError> {
         let oldest = self.shared.compacted();
-        if after < oldest {
+        if after < oldest && !planted::is(Bug::No410BelowCompaction) {
             return Err(WatchError::Gone { oldest });
         }
         let (shared, cache) = (Arc::clone(&self.shared), Arc::clone(&self.cache));

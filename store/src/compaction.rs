@@ -10,18 +10,22 @@ use sqlx::{Connection, Row};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use crate::apply::extend_events;
+use crate::failpoints::{Point, at};
 use crate::link::{Failure, Link, classify, timed_out};
 use crate::shared::Shared;
 use crate::types::Revision;
 
-/// Heads whose bodies are copied in one transaction.
-const RESCUE: i64 = 500;
+/// Objects that are looked at in one statement, and copied in one transaction where needed.
+const RESCUE: i64 = 2000;
 /// The before-images of events are kept by age of the event before, as each writer sees its age.
 /// Partitions are dropped this much later, and at least this part of the ring's time.
 const MARGIN: Duration = Duration::from_secs(2);
 const MARGIN_PART: u32 = 5;
 /// A pass that takes longer hangs on a dead connection; the next one goes on where it was.
 const PASS_TIMEOUT: Duration = Duration::from_secs(300);
+/// What the database says of the oldest partition: dropped, or that an object needs it.
+const DROPPED: i16 = 1;
+const NEEDED: i16 = 2;
 
 /// What one pass did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,7 +70,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 /// One pass; `None` when another process is at it.
 pub(crate) async fn pass(shared: &Shared) -> Result<Option<Compacted>, sqlx::Error> {
-    let mut link = Link::open(&shared.options).await?;
+    let mut link = Link::open(shared).await?;
     let done = pass_on(shared, &mut link).await;
     // Closing gives the lock back.
     let closed = link.connection.close().await;
@@ -78,12 +82,14 @@ pub(crate) async fn pass(shared: &Shared) -> Result<Option<Compacted>, sqlx::Err
 async fn pass_on(shared: &Shared, link: &mut Link) -> Result<Option<Compacted>, sqlx::Error> {
     let connection = &mut link.connection;
     extend_events(connection).await?;
+    at(Point::CompactLock).await?;
     let alone: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock(7777, 2)")
         .fetch_one(&mut *connection)
         .await?;
     if !alone {
         return Ok(None);
     }
+    at(Point::CompactRaise).await?;
     let retention = shared.config.retention;
     let ring_time = shared.config.ring_time;
     let row = sqlx::query(
@@ -102,9 +108,11 @@ async fn pass_on(shared: &Shared, link: &mut Link) -> Result<Option<Compacted>, 
     let droppable: i64 = row.try_get("droppable")?;
     while let Some(below) = oldest_partition(link, droppable).await? {
         done.rescued += rescue(link, below).await?;
+        at(Point::CompactRescued).await?;
         if !drop_oldest(link, droppable).await? {
             break;
         }
+        at(Point::CompactDropped).await?;
         done.partitions += 1;
     }
     Ok(Some(done))
@@ -120,39 +128,63 @@ async fn oldest_partition(link: &mut Link, droppable: i64) -> Result<Option<i64>
     Ok(below.filter(|below| *below <= droppable))
 }
 
+/// Copies the bodies that objects still need out of the events below `below`. Every object is looked
+/// at once, outside the lock: a write never makes one that needs an older event than the newest.
 async fn rescue(link: &mut Link, below: i64) -> Result<u64, sqlx::Error> {
     let mut rescued = 0;
+    let mut after = (0, String::new(), String::new());
     loop {
+        at(Point::CompactRescue).await?;
         let row = sqlx::query(
-            "SELECT count(*) AS found, store.rescue_bodies(array_agg(resource), array_agg(namespace),
-                array_agg(name), array_agg(revision)) AS rescued
-             FROM (SELECT resource, namespace, name, revision FROM store.objects
-                   WHERE body IS NULL AND revision < $1 LIMIT $2) heads",
+            "WITH few AS MATERIALIZED (
+                SELECT resource, namespace, name, revision, body IS NULL AND revision < $4 AS needs
+                FROM store.objects WHERE (resource, namespace, name) > ($1, $2, $3)
+                ORDER BY resource, namespace, name LIMIT $5)
+             SELECT last.*, store.rescue_bodies(needing.resources, needing.namespaces, needing.names,
+                needing.revisions) AS rescued
+             FROM (SELECT resource, namespace, name FROM few
+                   ORDER BY resource DESC, namespace DESC, name DESC LIMIT 1) last,
+                (SELECT array_agg(resource) AS resources, array_agg(namespace) AS namespaces,
+                    array_agg(name) AS names, array_agg(revision) AS revisions FROM few WHERE needs) needing",
         )
+        .bind(after.0)
+        .bind(&after.1)
+        .bind(&after.2)
         .bind(below)
         .bind(RESCUE)
-        .fetch_one(&mut link.connection)
+        .fetch_optional(&mut link.connection)
         .await?;
-        let found: i64 = row.try_get("found")?;
-        rescued += row
-            .try_get::<Option<i64>, _>("rescued")?
-            .map_or(0, i64::unsigned_abs);
-        if found == 0 {
+        let Some(row) = row else {
             return Ok(rescued);
-        }
+        };
+        let copied: Option<i64> = row.try_get("rescued")?;
+        rescued += copied.map_or(0, i64::unsigned_abs);
+        after = (
+            row.try_get("resource")?,
+            row.try_get("namespace")?,
+            row.try_get("name")?,
+        );
     }
 }
 
 /// Whether the partition was dropped; it waits for no long reader, the next pass will find it.
 async fn drop_oldest(link: &mut Link, droppable: i64) -> Result<bool, sqlx::Error> {
-    let dropped = sqlx::query_scalar("SELECT store.drop_oldest_events($1)")
+    at(Point::CompactDrop).await?;
+    let dropped: Result<i16, _> = sqlx::query_scalar("SELECT store.drop_events($1)")
         .bind(droppable)
         .fetch_one(&mut link.connection)
         .await;
     match dropped {
+        Ok(NEEDED) => {
+            tracing::error!(
+                "the body of an object is missing, so the log is kept: restore a backup"
+            );
+            Ok(false)
+        }
+        Ok(dropped) => Ok(dropped == DROPPED),
         Err(error) if matches!(classify(&error), Failure::Refused { code, .. } if code == "55P03") => {
             Ok(false)
         }
-        other => other,
+        Err(error) => Err(error),
     }
 }

@@ -12,8 +12,10 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::timeout;
 
 use crate::cache::{Cache, Reach};
+use crate::failpoints::{Point, at};
 use crate::link::Link;
 use crate::log::{bytes_of, key_of, kind_of};
+use crate::planted::{self, Bug};
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 use crate::types::{Entry, Event, EventKind, Project, Revision, Stored};
@@ -73,8 +75,10 @@ impl<P: Project> History<P> {
         }
         let reading = async {
             let link = self.linked(&mut link).await?;
+            at(Point::HistorySend).await?;
             let stretch = self.read_events(&mut link.connection, after, start).await?;
             let compacted = self.read_compacted(&mut link.connection).await?;
+            at(Point::HistoryAnswer).await?;
             Ok((stretch, compacted))
         };
         let read = timeout(READ_TIMEOUT, reading).await;
@@ -82,7 +86,7 @@ impl<P: Project> History<P> {
         // Events are dropped only after the compacted revision has been raised over them: since it
         // is not above `after` even now, nothing was missing from the read before.
         let stretch = stretch
-            .filter(|_| compacted <= after)
+            .filter(|_| compacted <= after || planted::is(Bug::No410BelowCompaction))
             .ok_or(HistoryError::Gone)?;
         let stretch = Arc::new(stretch);
         let key = (life, stretch.from, stretch.to);
@@ -98,10 +102,12 @@ impl<P: Project> History<P> {
         let mut link = self.link.lock().await;
         let reading = async {
             let link = self.linked(&mut link).await?;
+            at(Point::RewindSend).await?;
             let objects = self
                 .read_back(&mut link.connection, later, revision)
                 .await?;
             let compacted = self.read_compacted(&mut link.connection).await?;
+            at(Point::RewindAnswer).await?;
             Ok((objects, compacted))
         };
         let read = timeout(READ_TIMEOUT, reading).await;
@@ -137,7 +143,7 @@ impl<P: Project> History<P> {
             .filter(|link| Some(&link.epoch) == known.as_deref());
         let usable = match usable {
             Some(usable) => usable,
-            None => Link::open(&self.shared.options).await?,
+            None => Link::open(&self.shared).await?,
         };
         if Some(&usable.epoch) != known.as_deref() {
             self.shared.doubt.notify_one();

@@ -15,11 +15,14 @@ mod apply;
 mod cache;
 mod collection;
 mod compaction;
+mod doubt;
 mod error;
 mod history;
 mod link;
 mod load;
 mod log;
+mod notices;
+mod pipe;
 mod probe;
 mod recent;
 mod ring;
@@ -32,6 +35,11 @@ mod types;
 mod watcher;
 mod writer;
 
+#[cfg(feature = "failpoints")]
+pub mod failpoints;
+#[cfg(not(feature = "failpoints"))]
+mod failpoints;
+pub mod planted;
 pub mod private_postgres;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -7,6 +7,8 @@ use sqlx::{ConnectOptions, Connection, Executor, Row};
 use tokio::time::timeout;
 
 use crate::error::StoreError;
+use crate::failpoints::{Point, at};
+use crate::shared::Shared;
 use crate::types::Revision;
 
 /// Opening takes at most this long.
@@ -25,7 +27,7 @@ pub(crate) struct Epoch {
     /// Tells this life of this database from all others.
     pub(crate) database: String,
     /// The part of it that the database checks at every write.
-    pub(crate) incarnation: String,
+    pub(crate) life: String,
     /// Revisions before it are void.
     pub(crate) start: Revision,
 }
@@ -45,11 +47,13 @@ pub(crate) struct Backend {
 }
 
 impl Link {
-    pub(crate) async fn open(options: &PgConnectOptions) -> Result<Self, sqlx::Error> {
+    pub(crate) async fn open(shared: &Shared) -> Result<Self, sqlx::Error> {
         let opening = async {
-            let mut connection = PgConnection::connect_with(options).await?;
+            at(Point::LinkOpen).await?;
+            let mut connection = PgConnection::connect_with(&shared.options).await?;
             connection.execute(SESSION).await?;
-            let epoch = open_epoch(&mut connection).await?;
+            at(Point::LinkOpened).await?;
+            let epoch = open_epoch(&mut connection, shared).await?;
             let backend = sqlx::query(
                 "SELECT pid, backend_start::text AS started FROM pg_stat_get_activity(pg_backend_pid())",
             )
@@ -84,19 +88,25 @@ pub(crate) async fn set_up(connection: &mut PgConnection) -> Result<(), sqlx::Er
     connection.execute(SESSION).await.map(drop)
 }
 
-/// The epoch of the database at the other end; refuses a standby.
-pub(crate) async fn open_epoch<'c, E>(executor: E) -> Result<Epoch, sqlx::Error>
+/// The epoch of the database at the other end, which begins a new one if it has lost what this
+/// process has seen; refuses a standby.
+pub(crate) async fn open_epoch<'c, E>(executor: E, shared: &Shared) -> Result<Epoch, sqlx::Error>
 where
     E: Executor<'c, Database = sqlx::Postgres>,
 {
+    at(Point::EpochSend).await?;
+    let (seen, batch) = shared.seen();
     let row =
-        sqlx::query("SELECT epoch, incarnation, start_revision, database FROM store.open_epoch()")
+        sqlx::query("SELECT epoch, life, start_revision, database FROM store.open_life($1, $2)")
+            .bind(seen.get())
+            .bind(batch)
             .fetch_one(executor)
             .await?;
+    at(Point::EpochAnswer).await?;
     Ok(Epoch {
         number: row.try_get("epoch")?,
         database: row.try_get("database")?,
-        incarnation: row.try_get("incarnation")?,
+        life: row.try_get("life")?,
         start: Revision::new(row.try_get("start_revision")?),
     })
 }

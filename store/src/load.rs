@@ -8,6 +8,8 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Executor, Row};
 use uuid::Uuid;
 
+use crate::apply::{Mark, barrier_on};
+use crate::failpoints::{Point, at};
 use crate::link::Epoch;
 use crate::log::{bytes_of, key_of, kind_of};
 use crate::shared::Shared;
@@ -54,6 +56,8 @@ impl Loaded {
 pub(crate) struct Everything {
     pub(crate) collections: Vec<(i32, Loaded)>,
     pub(crate) position: Revision,
+    /// The newest event, and the batch that wrote it.
+    pub(crate) newest: (Revision, i64),
     pub(crate) compacted: Revision,
 }
 
@@ -63,26 +67,33 @@ pub(crate) async fn load(
     shared: &Shared,
     epoch: &Epoch,
 ) -> Result<Everything, sqlx::Error> {
+    at(Point::LoadBegin).await?;
     let mut transaction = connection.begin().await?;
     // The session's limit is meant for writes.
     transaction
         .execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL statement_timeout = '120s'")
         .await?;
     let row = sqlx::query(
-        "SELECT coalesce((SELECT max(revision) FROM store.events), 0) AS newest,
+        "SELECT newest.revision AS newest, newest.batch,
             (SELECT revision FROM store.compaction) AS compacted,
-            store.revision_before(make_interval(secs => $1)) AS start",
+            store.revision_before(make_interval(secs => $1)) AS start
+         FROM (SELECT max(revision) AS revision FROM store.events) newest_revision
+         LEFT JOIN LATERAL (SELECT e.revision, e.batch FROM store.events e
+             WHERE e.revision = newest_revision.revision) newest ON true",
     )
     .bind(shared.config.ring_time.as_secs_f64())
     .fetch_one(&mut *transaction)
     .await?;
     let compacted = Revision::new(row.try_get("compacted")?);
-    let newest = Revision::new(row.try_get("newest")?);
+    let newest = Revision::new(row.try_get::<Option<_>, _>("newest")?.unwrap_or(0));
+    let batch = row.try_get::<Option<_>, _>("batch")?.unwrap_or(0);
     let position = newest.max(compacted).max(epoch.start);
     let start = Revision::new(row.try_get("start")?).max(compacted);
     let mut all = Vec::new();
     for resource in shared.resources() {
+        at(Point::LoadHeads).await?;
         let heads = heads(&mut transaction, resource).await?;
+        at(Point::LoadEvents).await?;
         let (events, start) =
             events(&mut transaction, resource, start, shared.config.ring_bytes).await?;
         all.push((
@@ -95,9 +106,14 @@ pub(crate) async fn load(
         ));
     }
     transaction.rollback().await?;
+    // What was just read may have been committed without being durable.
+    at(Point::LoadBarrier).await?;
+    barrier_on(connection, &epoch.life, Mark::default(), false).await?;
+    at(Point::LoadAnswer).await?;
     Ok(Everything {
         collections: all,
         position,
+        newest: (newest, batch),
         compacted,
     })
 }

@@ -13,15 +13,16 @@ pub(crate) struct LoggedEvent {
     pub(crate) resource: i32,
     pub(crate) kind: EventKind,
     pub(crate) revision: Revision,
+    pub(crate) batch: i64,
     pub(crate) key: Key,
     pub(crate) uid: Uuid,
     pub(crate) body: Bytes,
 }
 
 /// The columns that [`LoggedEvent::read`] needs, and what had been compacted at that moment.
-pub(crate) const TAIL: &str = "SELECT revision, resource, kind, namespace, name, uid, body,
+pub(crate) const TAIL: &str = "SELECT revision, batch, resource, kind, namespace, name, uid, body,
         (SELECT revision FROM store.compaction) AS compacted
-    FROM store.events WHERE revision > $1 ORDER BY revision";
+    FROM store.events WHERE revision > $1 AND revision <= $2 ORDER BY revision";
 
 impl LoggedEvent {
     pub(crate) fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
@@ -29,6 +30,7 @@ impl LoggedEvent {
             resource: row.try_get("resource")?,
             kind: kind_of(row)?,
             revision: Revision::new(row.try_get("revision")?),
+            batch: row.try_get("batch")?,
             key: key_of(row)?,
             uid: row.try_get("uid")?,
             body: bytes_of(row, "body")?.unwrap_or_default(),

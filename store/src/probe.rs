@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::Row;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::timeout;
 
+use crate::failpoints::{Point, at};
 use crate::link::Link;
 use crate::shared::Shared;
 use crate::types::Revision;
@@ -21,7 +22,8 @@ pub(crate) type Probe = oneshot::Sender<Option<Revision>>;
 pub(crate) const QUEUE: usize = 1024;
 const QUERY_TIMEOUT: Duration = Duration::from_secs(3);
 
-pub(crate) async fn run(shared: Arc<Shared>, mut probes: mpsc::Receiver<Probe>) {
+pub(crate) async fn run(shared: Arc<Shared>, probes: Arc<Mutex<mpsc::Receiver<Probe>>>) {
+    let mut probes = probes.lock().await;
     let mut link = None;
     let mut waiting = Vec::new();
     let mut failed = false;
@@ -67,30 +69,45 @@ async fn newest(shared: &Shared, link: &mut Option<Link>) -> Option<Revision> {
 
 async fn query(shared: &Shared, link: &mut Option<Link>) -> Result<Revision, sqlx::Error> {
     if link.is_none() {
-        *link = Some(Link::open(&shared.options).await?);
+        *link = Some(Link::open(shared).await?);
     }
     let Some(open) = link else {
         return Err(sqlx::Error::PoolClosed);
     };
+    let seen = shared.applied();
+    at(Point::ProbeSend).await?;
+    // The last revision allotted is one cheap look, and no lower than what anybody was told of.
     let row = sqlx::query(
-        "SELECT store.incarnation() AS incarnation,
-            (SELECT revision FROM store.events ORDER BY revision DESC LIMIT 1) AS newest",
+        "SELECT substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)
+            || '.' || 'store.objects'::regclass::oid::text || '.' || e.mark AS life,
+            last_value AS allotted
+         FROM store.revisions, (SELECT mark FROM store.epochs ORDER BY epoch DESC LIMIT 1) e",
     )
     .fetch_one(&mut open.connection)
     .await?;
+    at(Point::ProbeAnswer).await?;
     let known = shared.epoch.load_full();
     let same = known.as_deref().is_some_and(|known| {
         known.database == open.epoch.database
             && row
-                .try_get::<&str, _>("incarnation")
-                .is_ok_and(|found| found == known.incarnation)
+                .try_get::<&str, _>("life")
+                .is_ok_and(|found| found == known.life)
     });
-    if !same {
+    let allotted = Revision::new(row.try_get("allotted")?);
+    // A log that ends before what this process has seen is not the one that it saw.
+    if !same || allotted < seen {
         shared.doubt.notify_one();
         return Err(sqlx::Error::Protocol(
             "the database is another than before".to_owned(),
         ));
     }
-    let newest: Option<i64> = row.try_get("newest")?;
+    if allotted <= shared.applied() {
+        return Ok(allotted);
+    }
+    // Some of them may be under way still, or were never used.
+    let newest: Option<i64> =
+        sqlx::query_scalar("SELECT revision FROM store.events ORDER BY revision DESC LIMIT 1")
+            .fetch_optional(&mut open.connection)
+            .await?;
     Ok(Revision::new(newest.unwrap_or(0)))
 }

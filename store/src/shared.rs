@@ -1,7 +1,7 @@
 //! What the tasks of one store share, and the one place where events enter the caches.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,11 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::failpoints::{Point, pass};
 use crate::link::Epoch;
-use crate::load::Loaded;
+use crate::load::{Everything, Loaded};
 use crate::log::LoggedEvent;
+use crate::planted::{self, Bug};
 use crate::probe::Probe;
 use crate::store::StoreConfig;
 use crate::types::Revision;
@@ -56,18 +58,26 @@ pub(crate) struct Shared {
     pub(crate) queue: mpsc::Sender<Queued>,
     pub(crate) probes: mpsc::Sender<Probe>,
     /// Whether the leader of the writes has a connection.
-    pub(crate) writable: AtomicBool,
+    pub(crate) writable: watch::Sender<bool>,
     /// Whether other processes follow the log.
     pub(crate) accompanied: AtomicBool,
+    /// Whether a process of the version before may follow it, which shows what is not durable yet.
+    pub(crate) has_elders: AtomicBool,
     /// Whether the tail has a connection.
     pub(crate) tailing: watch::Sender<bool>,
     pub(crate) applied: watch::Sender<Revision>,
     pub(crate) epoch: ArcSwapOption<Epoch>,
     /// Asks the tail to look into the log now.
     pub(crate) look: Notify,
+    /// Asks the tail to bring in also what nobody has said to be durable.
+    pub(crate) settle: Notify,
+    /// How often the tail has lost its connection.
+    pub(crate) reconnects: AtomicU64,
     /// Asks the tail to find out anew which database this is.
     pub(crate) doubt: Notify,
     pub(crate) stop: CancellationToken,
+    /// The writes that were queued before the stop are done: the tail ends too.
+    pub(crate) end: CancellationToken,
     /// Prefix of the ids of this process' batches.
     pub(crate) writer: i64,
     compacted: AtomicI64,
@@ -82,6 +92,9 @@ struct Feeds {
     by_resource: HashMap<i32, Arc<dyn Feed>>,
     /// Where the log was, once a second, for the last `ring_time`.
     marks: VecDeque<(Instant, Revision)>,
+    /// The newest event taken in, and the batch that wrote it.
+    seen: (Revision, i64),
+    spoil: planted::Spoil,
 }
 
 impl Shared {
@@ -97,14 +110,18 @@ impl Shared {
             options,
             queue,
             probes,
-            writable: AtomicBool::new(false),
+            writable: watch::Sender::new(false),
             accompanied: AtomicBool::new(true),
+            has_elders: AtomicBool::new(true),
             tailing: watch::Sender::new(false),
             applied: watch::Sender::new(Revision::ZERO),
             epoch: ArcSwapOption::empty(),
             look: Notify::new(),
+            settle: Notify::new(),
+            reconnects: AtomicU64::new(0),
             doubt: Notify::new(),
             stop: CancellationToken::new(),
+            end: CancellationToken::new(),
             writer: i64::try_from(high >> 33).unwrap_or(0),
             compacted: AtomicI64::new(0),
             floor: AtomicI64::new(0),
@@ -119,6 +136,7 @@ impl Shared {
 
     /// Waits until everything up to `revision` is in the caches; false when `wait` is over first.
     pub(crate) async fn reach(&self, revision: Revision, wait: Duration) -> bool {
+        pass(Point::Reach);
         if self.applied() >= revision {
             return true;
         }
@@ -132,10 +150,32 @@ impl Shared {
     }
 
     pub(crate) fn note_compacted(&self, revision: Revision) {
-        self.compacted.fetch_max(revision.get(), Ordering::AcqRel);
+        let before = self.compacted.fetch_max(revision.get(), Ordering::AcqRel);
+        if planted::is(Bug::DeleteDroppedAtCompaction) && before < revision.get() {
+            self.feeds().spoil.swallow_deletion();
+        }
     }
 
-    /// Has the tail read the log, which is complete up to `position`.
+    /// The newest event taken in, and the batch that wrote it.
+    pub(crate) fn seen(&self) -> (Revision, i64) {
+        self.feeds().seen
+    }
+
+    /// Whether no task panicked in the middle of a change to the caches. If one did, they take in
+    /// nothing more and have to be loaded anew.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.feeds.is_poisoned()
+    }
+
+    /// A planted bug: at a reconnect, the first event that comes is lost.
+    pub(crate) fn swallow_next(&self) {
+        let reconnected = self.reconnects.load(Ordering::Relaxed) > 0;
+        if reconnected && planted::is(Bug::EventSwallowedAtReconnect) {
+            self.feeds().spoil.swallow_event();
+        }
+    }
+
+    /// Has the tail read the log, which is complete and durable up to `position`.
     pub(crate) fn look_up_to(&self, position: Revision) {
         self.allotted.fetch_max(position.get(), Ordering::AcqRel);
         self.look.notify_one();
@@ -175,30 +215,37 @@ impl Shared {
         mut events: Vec<LoggedEvent>,
         position: Revision,
     ) -> bool {
-        let feeds = self.feeds();
+        let mut feeds = self.feeds();
         let applied = self.applied();
-        if base.is_some_and(|base| base != applied) {
+        if !self.is_whole() || base.is_some_and(|base| base != applied) {
             return false;
         }
         if position <= applied {
             return true;
         }
         events.retain(|event| event.revision > applied);
+        feeds.spoil.take(&mut events);
         for feed in feeds.by_resource.values() {
             feed.apply(&events, position);
         }
+        if let Some(newest) = events.last() {
+            feeds.seen = (newest.revision, newest.batch);
+        }
         self.applied.send_replace(position);
+        pass(Point::Published);
         true
     }
 
     /// Puts freshly loaded collections in place of whatever the caches hold.
-    pub(crate) fn reset(
-        &self,
-        loaded: Vec<(i32, Loaded)>,
-        position: Revision,
-        compacted: Revision,
-    ) {
+    pub(crate) fn reset(&self, everything: Everything) {
+        let Everything {
+            collections: loaded,
+            position,
+            newest,
+            compacted,
+        } = everything;
         let mut feeds = self.feeds();
+        feeds.seen = newest;
         self.compacted.store(compacted.get(), Ordering::Release);
         self.allotted.store(position.get(), Ordering::Release);
         let start = loaded
@@ -214,6 +261,7 @@ impl Shared {
             }
         }
         self.applied.send_replace(position);
+        self.feeds.clear_poison();
     }
 
     /// Once a second: lets old events go and moves the floor.
@@ -233,7 +281,7 @@ impl Shared {
         }
     }
 
-    /// No code panics while it holds this lock, but if one did, the map itself would be whole.
+    /// The map itself is whole whatever happened; see [`Shared::is_whole`] for what is in it.
     fn feeds(&self) -> MutexGuard<'_, Feeds> {
         self.feeds.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use crate::apply::extend_events;
@@ -22,6 +23,9 @@ use crate::writer::{Leader, Queued};
 /// The first connection takes at most this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Before a task that panicked is started again.
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
+
 /// How a [`Store`] behaves; [`StoreConfig::new`] has the defaults for production.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
@@ -37,6 +41,9 @@ pub struct StoreConfig {
     pub queue: usize,
     /// How often this process tries to compact.
     pub compaction_interval: Duration,
+    /// Where the disk takes longer than this to flush, batches commit before they are durable and
+    /// are told of after a barrier; where it is faster, each batch waits for its own flush.
+    pub slow_flush: Duration,
 }
 
 impl StoreConfig {
@@ -49,6 +56,7 @@ impl StoreConfig {
             ring_bytes: 64 * 1024 * 1024,
             queue: 8192,
             compaction_interval: Duration::from_secs(60),
+            slow_flush: Duration::from_micros(700),
         }
     }
 }
@@ -137,9 +145,13 @@ impl Store {
         let Some((queued, probed)) = inputs else {
             return Err(StoreError::Misuse("the store is started once"));
         };
+        // Whatever ends the writes, or keeps them from beginning, ends the tail.
+        let end = self.shared.end.clone().drop_guard();
         let (ready, loaded) = oneshot::channel();
-        self.tasks
-            .spawn(Tail::new(Arc::clone(&self.shared), ready).run());
+        let ready = Arc::new(Mutex::new(Some(ready)));
+        self.supervise("tail", move |shared| {
+            Tail::new(shared, Arc::clone(&ready)).run()
+        });
         let failed = |source| StoreError::Database {
             doing: "loading the collections",
             source,
@@ -148,16 +160,45 @@ impl Store {
             .await
             .unwrap_or(Err(sqlx::Error::WorkerCrashed))
             .map_err(failed)?;
-        let (connected, leading) = oneshot::channel();
-        self.tasks
-            .spawn(Leader::new(Arc::clone(&self.shared), queued).run(connected));
-        self.tasks
-            .spawn(probe::run(Arc::clone(&self.shared), probed));
-        self.tasks.spawn(compaction::run(Arc::clone(&self.shared)));
+        let mut writable = self.shared.writable.subscribe();
+        let (queued, end) = (Arc::new(AsyncMutex::new(queued)), Arc::new(end));
+        self.supervise("writes", move |shared| {
+            let (queued, end) = (Arc::clone(&queued), Arc::clone(&end));
+            async move {
+                Leader::new(shared, queued.lock_owned().await).run().await;
+                drop(end);
+            }
+        });
+        let probed = Arc::new(AsyncMutex::new(probed));
+        self.supervise("reads", move |shared| {
+            probe::run(shared, Arc::clone(&probed))
+        });
+        self.supervise("compaction", compaction::run);
         self.tasks.close();
-        leading
-            .await
-            .map_err(|_| failed(sqlx::Error::WorkerCrashed))
+        let stop = self.shared.stop.clone();
+        tokio::select! {
+            _ = writable.wait_for(|writable| *writable) => Ok(()),
+            () = stop.cancelled() => Err(failed(sqlx::Error::WorkerCrashed)),
+        }
+    }
+
+    /// Runs a task until it ends. One that panics is started again; what it had in hand is answered
+    /// as unknown, and caches that it left half changed are loaded anew.
+    fn supervise<F>(&self, name: &'static str, task: impl Fn(Arc<Shared>) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            while let Err(error) = tokio::spawn(task(Arc::clone(&shared))).await {
+                if !error.is_panic() {
+                    return;
+                }
+                tracing::error!(%error, task = name, "a task of the store panicked");
+                shared.doubt.notify_one();
+                sleep(RESTART_PAUSE).await;
+            }
+        });
     }
 
     /// Finishes the queued writes, then ends all tasks. Later writes are refused; snapshots and
@@ -175,11 +216,7 @@ impl Store {
 
     /// Whether this process has its connections to the database.
     pub fn is_reachable(&self) -> bool {
-        *self.shared.tailing.borrow()
-            && self
-                .shared
-                .writable
-                .load(std::sync::atomic::Ordering::Acquire)
+        *self.shared.tailing.borrow() && *self.shared.writable.borrow()
     }
 
     /// The oldest revision that exact reads and watches can start from.
@@ -203,7 +240,7 @@ impl Store {
     }
 
     async fn link(&self) -> Result<Link, StoreError> {
-        Link::open(&self.shared.options)
+        Link::open(&self.shared)
             .await
             .map_err(|source| match classify(&source) {
                 Failure::Refused { code, .. } if code == "25006" => StoreError::Standby,

@@ -4,24 +4,29 @@
 //! be lost without the other. A notification says only that there is something to read; the log
 //! itself is read from where the caches are, so a lost one costs at most the pause of the poll.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
-use sqlx::Row;
 use sqlx::postgres::{PgListener, PgPool, PgPoolOptions};
+use sqlx::{Acquire, Row};
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use crate::apply::{Mark, barrier_on};
+use crate::failpoints::{Point, at, pass};
 use crate::link::{self, Epoch, Link, timed_out};
-use crate::load::{Everything, load};
+use crate::load::load;
 use crate::log::{LoggedEvent, TAIL};
+use crate::planted::{self, Bug};
 use crate::shared::Shared;
 use crate::types::Revision;
 use crate::writer::is_own;
 
 const CHANNEL: &str = "store";
+/// In the place of a batch: the database was restored or failed over.
+const NEW_LIFE: i64 = 0;
 /// Says that one more process follows the log.
 const JOINED: &str = "joined";
 /// Without any notification the log is read this often.
@@ -40,26 +45,40 @@ pub(crate) struct Tail {
     /// Where the listener's connection is from.
     pool: Option<PgPool>,
     /// Told when the caches have been loaded for the first time.
-    ready: Option<oneshot::Sender<Result<(), sqlx::Error>>>,
+    ready: Arc<Ready>,
 }
 
+/// Who waits for the caches to be loaded for the first time.
+pub(crate) type Ready = Mutex<Option<oneshot::Sender<Result<(), sqlx::Error>>>>;
+
 impl Tail {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        ready: oneshot::Sender<Result<(), sqlx::Error>>,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, ready: Arc<Ready>) -> Self {
         Self {
             shared,
             pool: None,
-            ready: Some(ready),
+            ready,
         }
     }
 
+    fn tell_ready(&self, outcome: Result<(), sqlx::Error>) -> bool {
+        let waiting = self
+            .ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let first = waiting.is_some();
+        if let Some(waiting) = waiting {
+            let _ = waiting.send(outcome);
+        }
+        first
+    }
+
     pub(crate) async fn run(mut self) {
-        let stop = self.shared.stop.clone();
+        self.shared.tailing.send_replace(false);
+        let end = self.shared.end.clone();
         tokio::select! {
             () = self.follow_for_ever() => {}
-            () = stop.cancelled() => {}
+            () = end.cancelled() => {}
         }
         self.shared.tailing.send_replace(false);
         // Else the pool would test the connection that it gets back while all ends around it.
@@ -71,13 +90,13 @@ impl Tail {
     async fn follow_for_ever(&mut self) {
         loop {
             let Err(error) = self.follow().await;
+            self.shared.reconnects.fetch_add(1, Ordering::Relaxed);
             if self.shared.tailing.send_replace(false) {
                 tracing::warn!(%error, "connection to the event log lost");
             } else {
                 tracing::debug!(%error, "no connection to the event log");
             }
-            if let Some(ready) = self.ready.take() {
-                let _ = ready.send(Err(error));
+            if self.tell_ready(Err(error)) {
                 return;
             }
             sleep(RECONNECT_PAUSE).await;
@@ -91,20 +110,25 @@ impl Tail {
         let mut listener = within(CONNECT_TIMEOUT, PgListener::connect_with(&pool)).await?;
         listener.eager_reconnect(false);
         listener.ignore_pool_close_event(true);
+        at(Point::ListenSend).await?;
         within(CONNECT_TIMEOUT, listener.listen(CHANNEL)).await?;
-        let joining =
-            sqlx::query("SELECT pg_advisory_lock_shared(7777, 4), pg_notify('store', $1)");
+        at(Point::JoinSend).await?;
+        let joining = sqlx::query(
+            "SELECT pg_advisory_lock_shared(7777, 4), pg_advisory_lock_shared(7777, 5),
+                pg_notify('store', $1)",
+        );
         within(CONNECT_TIMEOUT, joining.bind(JOINED).execute(&mut listener)).await?;
-        let epoch = within(CONNECT_TIMEOUT, link::open_epoch(&mut listener)).await?;
-        if self.shared.epoch.load().as_deref() != Some(&epoch) {
+        at(Point::JoinAnswer).await?;
+        let opening = link::open_epoch(&mut listener, &self.shared);
+        let epoch = within(CONNECT_TIMEOUT, opening).await?;
+        if self.shared.epoch.load().as_deref() != Some(&epoch) || !self.shared.is_whole() {
             self.load(&epoch).await?;
         }
-        self.catch_up(&mut listener, Revision::ZERO).await?;
+        self.shared.swallow_next();
+        self.poll(&mut listener, &epoch).await?;
         self.shared.tailing.send_replace(true);
         tracing::info!(epoch = epoch.number, applied = %self.shared.applied(), "following the event log");
-        if let Some(ready) = self.ready.take() {
-            let _ = ready.send(Ok(()));
-        }
+        self.tell_ready(Ok(()));
         self.listen(&mut listener, &epoch).await
     }
 
@@ -121,16 +145,12 @@ impl Tail {
     }
 
     async fn load(&self, epoch: &Epoch) -> Result<(), sqlx::Error> {
-        let mut link = Link::open(&self.shared.options).await?;
+        let mut link = Link::open(&self.shared).await?;
         if link.epoch != *epoch {
             return Err(lost());
         }
         let loading = load(&mut link.connection, &self.shared, epoch);
-        let Everything {
-            collections,
-            position,
-            compacted,
-        } = within(LOAD_TIMEOUT, loading).await?;
+        let everything = within(LOAD_TIMEOUT, loading).await?;
         let before = self.shared.epoch.swap(Some(Arc::new(epoch.clone())));
         if let Some(before) = before {
             tracing::warn!(
@@ -139,7 +159,7 @@ impl Tail {
                 "the database was restored or failed over: all watchers have to list again"
             );
         }
-        self.shared.reset(collections, position, compacted);
+        self.shared.reset(everything);
         Ok(())
     }
 
@@ -154,96 +174,166 @@ impl Tail {
             let known = tokio::select! {
                 notified = listener.try_recv() => {
                     let mut notified = Some(notified?.ok_or_else(lost)?);
+                    at(Point::TailNotified).await?;
                     let mut newest = None;
                     while let Some(one) = notified {
                         if one.payload() == JOINED {
                             poll.reset_immediately();
                         }
-                        newest = newest.max(self.foreign(one.payload()));
+                        newest = newest.max(self.foreign(one.payload(), epoch)?);
                         notified = listener.next_buffered();
                     }
                     newest
                 }
                 () = self.shared.look.notified() => Some(self.shared.allotted()),
                 () = self.shared.doubt.notified() => {
-                    if within(SILENCE, link::open_epoch(&mut *listener)).await? != *epoch {
+                    let opening = link::open_epoch(&mut *listener, &self.shared);
+                    if within(SILENCE, opening).await? != *epoch || !self.shared.is_whole() {
                         return Err(lost());
                     }
                     None
                 }
+                () = self.shared.settle.notified() => {
+                    self.poll(listener, epoch).await?;
+                    None
+                }
                 _ = poll.tick() => {
-                    within(SILENCE, self.check(listener, epoch)).await?;
-                    Some(Revision::ZERO)
+                    self.poll(listener, epoch).await?;
+                    self.shared.tick(Instant::now());
+                    None
                 }
             };
             if let Some(known) = known {
-                self.catch_up(listener, known).await?;
+                self.catch_up(listener, epoch, known).await?;
             }
         }
     }
 
-    /// The revision that a notification tells of, unless this process knows it already.
-    fn foreign(&self, payload: &str) -> Option<Revision> {
-        let (revision, batch) = payload.split_once(' ')?;
-        let revision = Revision::new(revision.parse().ok()?);
-        let own = batch.parse().is_ok_and(|batch| is_own(&self.shared, batch));
-        (!own && revision > self.shared.applied()).then_some(revision)
+    /// The durable revision that a notification tells of, unless this process knows it already.
+    fn foreign(&self, payload: &str, epoch: &Epoch) -> Result<Option<Revision>, sqlx::Error> {
+        let parts = payload.split_once(' ');
+        let parts = parts.and_then(|(r, b)| Some((r.parse().ok()?, b.parse().ok()?)));
+        let Some((revision, batch)) = parts else {
+            return Ok(None);
+        };
+        let revision = Revision::new(revision);
+        if batch == NEW_LIFE && revision > epoch.start {
+            return Err(lost());
+        }
+        if planted::is(Bug::NotifyOnly) && revision.get() % 8 == 0 {
+            return Ok(None);
+        }
+        let news = !is_own(&self.shared, batch) && revision > self.shared.applied();
+        Ok(news.then_some(revision))
     }
 
-    /// Once a second: is it still the same database, what has been compacted, are there others?
-    async fn check(&self, listener: &mut PgListener, epoch: &Epoch) -> Result<(), sqlx::Error> {
+    /// Takes in all that is in the log, of which nobody may have said that it is durable: so this
+    /// connection, which has seen it, first waits until it is.
+    async fn poll(&self, listener: &mut PgListener, epoch: &Epoch) -> Result<(), sqlx::Error> {
+        let newest = within(SILENCE, self.check(listener, epoch)).await?;
+        if planted::is(Bug::NotifyOnly) && *self.shared.tailing.borrow() {
+            return Ok(());
+        }
+        if newest <= self.shared.applied() {
+            return Ok(());
+        }
+        at(Point::TailBarrierSend).await?;
+        let connection = within(SILENCE, (&mut *listener).acquire()).await?;
+        let waiting = barrier_on(connection, &epoch.life, Mark::default(), false);
+        within(SILENCE, waiting).await?;
+        at(Point::TailBarrierAnswer).await?;
+        self.catch_up(listener, epoch, newest).await
+    }
+
+    /// Is it still the same database, what has been compacted, are there others? Returns the
+    /// newest revision that can be seen, durable or not.
+    async fn check(
+        &self,
+        listener: &mut PgListener,
+        epoch: &Epoch,
+    ) -> Result<Revision, sqlx::Error> {
+        at(Point::CheckSend).await?;
         let row = sqlx::query(
-            "SELECT store.incarnation() AS incarnation, revision AS compacted,
-                (SELECT count(*) > 1 FROM pg_locks WHERE locktype = 'advisory' AND classid = 7777
-                    AND objid = 4 AND database = (SELECT oid FROM pg_database
-                    WHERE datname = current_database())) AS accompanied
-             FROM store.compaction",
+            "SELECT store.life() AS life, compaction.revision AS compacted, followers.*,
+                (SELECT max(e.revision) FROM store.events e) AS newest
+             FROM store.compaction, (
+                SELECT count(*) FILTER (WHERE objid = 4) AS all, count(*) FILTER (WHERE objid = 5) AS young
+                FROM pg_locks WHERE locktype = 'advisory' AND classid = 7777 AND objid IN (4, 5)
+                    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+             ) followers",
         )
         .fetch_one(listener)
         .await?;
-        if row.try_get::<&str, _>("incarnation")? != epoch.incarnation {
+        at(Point::CheckAnswer).await?;
+        if row.try_get::<&str, _>("life")? != epoch.life {
             return Err(lost());
         }
         self.shared
             .note_compacted(Revision::new(row.try_get("compacted")?));
-        self.shared
-            .accompanied
-            .store(row.try_get("accompanied")?, Ordering::Relaxed);
-        self.shared.tick(Instant::now());
-        Ok(())
+        let (all, young): (i64, i64) = (row.try_get("all")?, row.try_get("young")?);
+        self.shared.accompanied.store(all > 1, Ordering::Relaxed);
+        self.shared.has_elders.store(all > young, Ordering::Relaxed);
+        let newest = row.try_get::<Option<i64>, _>("newest")?;
+        Ok(Revision::new(newest.unwrap_or(0)))
     }
 
-    /// Takes in all that is in the log after what the caches have. `known` is a revision that was
-    /// allotted before: whatever is up to there is visible by now.
+    /// Takes in what is in the log up to `known`, a revision that is known to be durable.
     async fn catch_up(
         &self,
         listener: &mut PgListener,
+        epoch: &Epoch,
         known: Revision,
     ) -> Result<(), sqlx::Error> {
         let from = self.shared.applied();
-        let mut rows = sqlx::query(TAIL).bind(from.get()).fetch(listener);
+        if known <= from {
+            return Ok(());
+        }
+        at(Point::TailReadSend).await?;
+        let mut rows = sqlx::query(TAIL)
+            .bind(from.get())
+            .bind(known.get())
+            .fetch(&mut *listener);
+        let mut last = from;
         let mut chunk = Vec::new();
         let mut bytes = 0;
         while let Some(row) = within(SILENCE, rows.try_next()).await? {
             if Revision::new(row.try_get("compacted")?) > from {
-                // What came next may be gone from the log: the caches have to be loaded anew.
-                tracing::warn!(%from, "this process was away for longer than history is kept");
-                self.shared.epoch.store(None);
-                return Err(lost());
+                return Err(self.fallen_behind(from));
             }
+            at(Point::TailReadRow).await?;
             let event = LoggedEvent::read(&row)?;
             bytes += event.body.len();
-            let position = event.revision;
+            last = event.revision;
             chunk.push(event);
             if chunk.len() == CHUNK || bytes >= CHUNK_BYTES {
-                self.shared
-                    .apply(None, std::mem::take(&mut chunk), position);
+                self.publish(std::mem::take(&mut chunk), last)?;
                 bytes = 0;
             }
         }
-        let last = chunk.last().map_or(Revision::ZERO, |event| event.revision);
-        self.shared.apply(None, chunk, last.max(known));
-        Ok(())
+        drop(rows);
+        at(Point::TailReadAnswer).await?;
+        if last < known {
+            // Revisions that were never used, or another database than the one that was meant.
+            within(SILENCE, self.check(listener, epoch)).await?;
+            if self.shared.compacted() > from {
+                return Err(self.fallen_behind(from));
+            }
+        }
+        self.publish(chunk, known)
+    }
+
+    fn publish(&self, events: Vec<LoggedEvent>, position: Revision) -> Result<(), sqlx::Error> {
+        pass(Point::PublishRead);
+        // It takes them in unless a panic has spoiled the caches.
+        let taken = self.shared.apply(None, events, position);
+        taken.then_some(()).ok_or_else(lost)
+    }
+
+    /// What came next may be gone from the log: the caches have to be loaded anew.
+    fn fallen_behind(&self, from: Revision) -> sqlx::Error {
+        tracing::warn!(%from, "this process was away for longer than history is kept");
+        self.shared.epoch.store(None);
+        lost()
     }
 }
 

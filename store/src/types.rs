@@ -189,6 +189,13 @@ impl Operation {
         }
     }
 
+    /// Has it expect another version.
+    pub(crate) fn expect(&mut self, version: Revision) {
+        if let Self::Update { expected, .. } | Self::Delete { expected, .. } = self {
+            *expected = version;
+        }
+    }
+
     pub(crate) fn body(&self) -> &Bytes {
         match self {
             Self::Create { body, .. } | Self::Update { body, .. } | Self::Delete { body, .. } => {

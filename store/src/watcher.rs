@@ -1,12 +1,14 @@
 //! Cursors over a collection's events.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::Notify;
 
 use crate::cache::Cache;
 use crate::error::WatchError;
 use crate::history::{History, HistoryError};
+use crate::planted::{self, Bug};
 use crate::ring::{Cursor, Miss};
 use crate::shared::Shared;
 use crate::types::{Event, Key, Project, Revision};
@@ -40,6 +42,8 @@ pub struct Watcher<P: Project> {
     scope: Scope,
     cursor: Cursor,
     bell: Arc<Notify>,
+    /// How many reconnects this watcher knows of.
+    reconnects: u64,
 }
 
 impl<P: Project> Watcher<P> {
@@ -51,7 +55,14 @@ impl<P: Project> Watcher<P> {
         after: Revision,
     ) -> Self {
         let bell = cache.bell(&scope);
+        let mut after = after;
+        if planted::is(Bug::ResumeSkipsOne)
+            && let Some(first) = cache.ring().newest_after(after).pop()
+        {
+            after = first.revision;
+        }
         let cursor = cache.ring().cursor(after);
+        let reconnects = shared.reconnects.load(Ordering::Relaxed);
         Self {
             shared,
             cache,
@@ -59,6 +70,7 @@ impl<P: Project> Watcher<P> {
             scope,
             cursor,
             bell,
+            reconnects,
         }
     }
 
@@ -70,6 +82,7 @@ impl<P: Project> Watcher<P> {
     ) -> Result<Vec<Arc<Event<P::View>>>, WatchError> {
         let most = most.max(1);
         loop {
+            self.repeat_after_reconnect();
             let start = {
                 let mut rung = std::pin::pin!(self.bell.notified());
                 // Before looking, so that no ring in between is missed.
@@ -98,6 +111,7 @@ impl<P: Project> Watcher<P> {
 
     /// The next events if there are any now; never waits and never reads the database.
     pub fn ready_batch(&mut self, most: usize) -> Vec<Arc<Event<P::View>>> {
+        self.repeat_after_reconnect();
         let scope = &self.scope;
         let read = self
             .cache
@@ -118,7 +132,22 @@ impl<P: Project> Watcher<P> {
         if waiting.is_ok_and(|events| events.is_empty()) {
             self.cursor = ahead;
         }
+        if planted::is(Bug::BookmarkOneTooHigh) {
+            return Revision::new(self.cursor.after.get() + 1);
+        }
         self.cursor.after
+    }
+
+    /// A planted bug.
+    fn repeat_after_reconnect(&mut self) {
+        if !planted::is(Bug::EventDuplicatedAtReconnect) {
+            return;
+        }
+        let reconnects = self.shared.reconnects.load(Ordering::Relaxed);
+        if reconnects > std::mem::replace(&mut self.reconnects, reconnects) {
+            let before = Revision::new(self.cursor.after.get() - 1);
+            self.cursor.jump(before);
+        }
     }
 
     fn gone(&self) -> WatchError {
@@ -134,7 +163,7 @@ impl<P: Project> Watcher<P> {
         most: usize,
     ) -> Result<Vec<Arc<Event<P::View>>>, WatchError> {
         let after = self.cursor.after;
-        if after < self.shared.compacted() {
+        if after < self.shared.compacted() && !planted::is(Bug::No410BelowCompaction) {
             return Err(self.gone());
         }
         match self.history.events(after, start).await {

@@ -1,21 +1,26 @@
 //! The leader of the writes: gathers what is queued, has Postgres apply it in one transaction, and
 //! answers.
 //!
-//! One batch is in flight at a time; what arrives meanwhile makes the next one, so batches grow
-//! with load and a lone write waits for nobody.
+//! One batch is applied at a time; what arrives meanwhile makes the next one, so batches grow with
+//! load and a lone write waits for nobody. What has been applied waits for proof that it is durable
+//! while the next batch is applied, unless the disk is fast: see [`crate::pipe`].
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
+use tokio::time::{Instant, sleep};
 
 use crate::apply::{self, Applied, Header, Outcome};
+use crate::doubt::Doubt;
 use crate::error::WriteError;
-use crate::link::{Failure, Link, classify, timed_out};
+use crate::failpoints::{Point, pass};
+use crate::link::Link;
 use crate::log::LoggedEvent;
+use crate::pipe::{Attempt, Pipe, Step, Tried};
+use crate::planted::{self, Bug};
 use crate::shared::{RETRY, Shared};
 use crate::types::{EventKind, Operation, Revision, Write};
 
@@ -23,28 +28,32 @@ use crate::types::{EventKind, Operation, Revision, Write};
 const MOST_WRITES: usize = 512;
 /// A batch has at most this many bytes of bodies, unless a single write is larger.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
-/// A batch that is not answered by then has an unknown outcome.
-const APPLY_TIMEOUT: Duration = Duration::from_secs(3);
-/// An outcome that is still unknown this long after the batch began stays so for the client.
-const RESOLVE_TIMEOUT: Duration = Duration::from_millis(4800);
 /// Between attempts to connect.
-const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
-/// How often a batch that lost against another transaction is tried again.
-const RETRIES: u32 = 5;
+pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+/// When the last write of another process is this long ago, nobody waits for the lock.
+const COMPANY: Duration = Duration::from_secs(1);
 /// Batches of one process are numbered within this many bits.
 const COUNTER_BITS: u32 = 31;
+/// When the store stops, the tail may take so long to bring the last writes into the caches.
+const LAST_REACH: Duration = Duration::from_secs(1);
 
 /// A write on its way.
 pub(crate) struct Queued {
     pub(crate) resource: i32,
     pub(crate) write: Write,
-    pub(crate) reply: oneshot::Sender<Result<Revision, WriteError>>,
+    pub(crate) reply: Option<oneshot::Sender<Result<Revision, WriteError>>>,
 }
 
 impl Queued {
     /// Whoever asked may have gone; the write stands all the same.
-    fn answer(self, result: Result<Revision, WriteError>) {
-        let _ = self.reply.send(result);
+    pub(crate) fn answer(mut self, result: Result<Revision, WriteError>) {
+        self.answer_early(result);
+    }
+
+    fn answer_early(&mut self, result: Result<Revision, WriteError>) {
+        if let Some(reply) = self.reply.take() {
+            let _ = reply.send(result);
+        }
     }
 }
 
@@ -53,60 +62,85 @@ pub(crate) fn is_own(shared: &Shared, batch: i64) -> bool {
     batch >> COUNTER_BITS == shared.writer
 }
 
-/// A batch whose outcome is unknown.
-struct Doubt {
-    batch: Vec<Queued>,
-    number: i64,
-    /// Its revisions are above this one.
-    before: Revision,
-    deadline: Instant,
-}
-
 pub(crate) struct Leader {
-    shared: Arc<Shared>,
-    queue: mpsc::Receiver<Queued>,
+    pub(crate) shared: Arc<Shared>,
+    queue: OwnedMutexGuard<mpsc::Receiver<Queued>>,
     /// Taken from the queue and not yet tried.
-    pending: VecDeque<Queued>,
+    pub(crate) pending: VecDeque<Queued>,
     batches: i64,
     /// How many of the next writes go one by one, because one of them spoils a batch.
     alone: usize,
+    /// When another process was last seen to have written in between.
+    company: Option<Instant>,
+}
+
+/// Why a generation of connections is over.
+enum Ending {
+    /// Nothing is left to do.
+    Stopped,
+    /// It is lost, in the middle of this batch if there is one.
+    Lost(Option<(Vec<Queued>, Header, Instant)>),
 }
 
 impl Leader {
-    pub(crate) fn new(shared: Arc<Shared>, queue: mpsc::Receiver<Queued>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, queue: OwnedMutexGuard<mpsc::Receiver<Queued>>) -> Self {
         Self {
             shared,
             queue,
             pending: VecDeque::new(),
             batches: 0,
             alone: 0,
+            company: None,
         }
     }
 
-    /// `connected` is told when writes are accepted for the first time.
-    pub(crate) async fn run(mut self, connected: oneshot::Sender<()>) {
-        let mut connected = Some(connected);
-        while let Some(mut link) = self.connect().await {
-            self.shared.writable.store(true, Ordering::Release);
-            if let Some(connected) = connected.take() {
-                let _ = connected.send(());
-            }
-            while let Some(same) = self.serve(link).await {
-                link = same;
-            }
-            self.shared.writable.store(false, Ordering::Release);
-            if self.queue.is_closed() && self.queue.is_empty() && self.pending.is_empty() {
-                return;
+    /// Serves writes until the store stops.
+    pub(crate) async fn run(mut self) {
+        self.shared.writable.send_replace(false);
+        let mut next = self.connect().await;
+        while let Some(link) = next {
+            let mut pipe = match Pipe::open(&self.shared, link).await {
+                Ok(pipe) => pipe,
+                Err(error) => {
+                    tracing::debug!(%error, "no connections for writes");
+                    next = self.connect().await;
+                    continue;
+                }
+            };
+            self.shared.writable.send_replace(true);
+            let ending = self.serve(&mut pipe).await;
+            self.shared.writable.send_replace(false);
+            let Ending::Lost(last) = ending else {
+                break;
+            };
+            let backend = pipe.backend.clone();
+            let unproved = pipe.close().into_iter().chain(last);
+            next = match Doubt::new(backend, unproved) {
+                Some(doubt) => self.resolve(doubt).await,
+                None => None,
+            };
+            if next.is_none() {
+                if self.is_done() {
+                    break;
+                }
+                next = self.connect().await;
             }
         }
         self.refuse_waiting();
+        // The tail stops next, and those who were answered still wait for their cache.
+        let allotted = self.shared.allotted();
+        self.shared.reach(allotted, LAST_REACH).await;
+    }
+
+    fn is_done(&self) -> bool {
+        self.queue.is_closed() && self.queue.is_empty() && self.pending.is_empty()
     }
 
     /// A connection to the database that the caches hold; refuses writes while there is none.
     /// `None` when the store stops.
     async fn connect(&mut self) -> Option<Link> {
         loop {
-            match Link::open(&self.shared.options).await {
+            match Link::open(&self.shared).await {
                 Ok(link) if self.is_known(&link) => return Some(link),
                 Ok(_) => self.shared.doubt.notify_one(),
                 Err(error) => tracing::debug!(%error, "no connection for writes"),
@@ -119,11 +153,11 @@ impl Leader {
         }
     }
 
-    fn is_known(&self, link: &Link) -> bool {
+    pub(crate) fn is_known(&self, link: &Link) -> bool {
         self.shared.epoch.load().as_deref() == Some(&link.epoch)
     }
 
-    fn refuse_waiting(&mut self) {
+    pub(crate) fn refuse_waiting(&mut self) {
         while let Ok(queued) = self.queue.try_recv() {
             self.pending.push_back(queued);
         }
@@ -132,42 +166,33 @@ impl Leader {
         }
     }
 
-    /// Answers one batch, or finds out that the link is lost or the store stops: then `None`.
-    async fn serve(&mut self, mut link: Link) -> Option<Link> {
-        if self.pending.is_empty() && !self.gather(&mut link).await {
-            return None;
-        }
-        while self.pending.len() < MOST_WRITES {
-            let Ok(queued) = self.queue.try_recv() else {
-                break;
-            };
-            self.pending.push_back(queued);
-        }
-        let batch = self.next_batch();
-        if batch.is_empty() {
-            return Some(link);
-        }
-        // If the tail is lost, this link may be too: better to know before than after.
-        if !*self.shared.tailing.borrow() && !is_alive(&mut link).await {
-            self.pending.extend(batch);
-            return None;
-        }
-        self.apply(link, batch).await
-    }
-
-    /// Waits for a write; false when there will be none, or the link has become doubtful.
-    async fn gather(&mut self, link: &mut Link) -> bool {
+    /// Answers writes until the connections are lost or the store stops.
+    async fn serve(&mut self, pipe: &mut Pipe) -> Ending {
         let mut tailing = self.shared.tailing.subscribe();
         tailing.mark_unchanged();
         loop {
+            while self.pending.len() < MOST_WRITES
+                && let Ok(queued) = self.queue.try_recv()
+            {
+                self.pending.push_back(queued);
+            }
+            if pipe.is_free() && !self.pending.is_empty() {
+                let batch = self.next_batch();
+                pipe.start(self.header(pipe, batch.len()), batch);
+            }
+            pipe.flush();
+            if pipe.is_quiet() && self.is_done() {
+                return Ending::Stopped;
+            }
+            let waiting = pipe.is_free() && !self.queue.is_closed();
             tokio::select! {
-                received = self.queue.recv() => return match received {
-                    Some(queued) => { self.pending.push_back(queued); true }
-                    None => false,
+                step = pipe.next() => if let Some(ending) = self.take(pipe, step) {
+                    return ending;
                 },
-                _ = tailing.changed() => {
-                    if !*tailing.borrow_and_update() && !is_alive(link).await {
-                        return false;
+                Some(queued) = self.queue.recv(), if waiting => self.pending.push_back(queued),
+                Ok(()) = tailing.changed() => {
+                    if !*tailing.borrow_and_update() && pipe.is_free() {
+                        pipe.start(self.header(pipe, 0), Vec::new());
                     }
                 }
                 () = self.shared.stop.cancelled(), if !self.queue.is_closed() => self.queue.close(),
@@ -198,72 +223,117 @@ impl Leader {
         batch
     }
 
-    async fn apply(&mut self, mut link: Link, batch: Vec<Queued>) -> Option<Link> {
-        let began = Instant::now();
-        // All that the batch may write comes after it; the caches may be further by the time of doubt.
-        let before = self.shared.applied();
-        let mut attempt = 0;
-        let (number, error) = loop {
-            let number = self.number();
-            let header = Header {
-                number,
-                floor: self.shared.floor(),
-                notify: self.shared.accompanied.load(Ordering::Relaxed),
-            };
-            let applying = apply::apply(&mut link, header, &batch);
-            match timeout(APPLY_TIMEOUT, applying)
-                .await
-                .unwrap_or_else(|_| Err(timed_out()))
-            {
-                Ok(applied) => {
-                    self.finish(batch, number, applied);
-                    return Some(link);
-                }
-                Err(error) => match classify(&error) {
-                    Failure::Refused { code, .. } if attempt < RETRIES && is_transient(&code) => {
-                        attempt += 1;
-                        self.prepare_retry(&mut link, &code, attempt).await;
-                    }
-                    Failure::Refused { code, .. } if batch.len() > 1 && !is_passing(&code) => {
-                        // One write must not fail its neighbours.
-                        self.alone = batch.len();
-                        batch
-                            .into_iter()
-                            .rev()
-                            .for_each(|queued| self.pending.push_front(queued));
-                        return Some(link);
-                    }
-                    Failure::Refused { code, message } => {
-                        self.refuse(batch, &code, &message);
-                        return Some(link).filter(|_| code != apply::OTHER_LIFE);
-                    }
-                    Failure::Lost => break (number, error),
-                },
-            }
-        };
-        tracing::warn!(%error, writes = batch.len(), "connection lost during a batch of writes");
-        let doubt = Doubt {
-            batch,
-            number,
-            before,
-            deadline: began + RESOLVE_TIMEOUT,
-        };
-        self.resolve(link, doubt).await
-    }
-
-    fn number(&mut self) -> i64 {
+    fn header(&mut self, pipe: &Pipe, writes: usize) -> Header {
         self.batches = (self.batches + 1) & ((1 << COUNTER_BITS) - 1);
-        (self.shared.writer << COUNTER_BITS) | self.batches
+        let number = (self.shared.writer << COUNTER_BITS) | self.batches;
+        let durable = self.is_to_wait(pipe, writes);
+        Header {
+            number,
+            seen: self.shared.applied(),
+            floor: self.shared.floor(),
+            durable,
+            notify: durable && self.shared.accompanied.load(Ordering::Relaxed),
+        }
     }
 
-    async fn prepare_retry(&self, link: &mut Link, code: &str, attempt: u32) {
-        if code == apply::NO_PARTITION {
-            let extended = apply::extend_events(&mut link.connection).await;
-            if let Err(error) = extended {
-                tracing::error!(%error, "no room in the event log, and none could be made");
+    /// Whether the commit of a batch itself is to wait for the disk. That costs one answer less,
+    /// but keeps everybody else waiting too.
+    fn is_to_wait(&self, pipe: &Pipe, writes: usize) -> bool {
+        if self.shared.has_elders.load(Ordering::Relaxed) {
+            return true;
+        }
+        let in_company = self.company.is_some_and(|at| at.elapsed() < COMPANY);
+        pipe.is_quiet() && (!pipe.is_slow() || writes == 1 && !in_company)
+    }
+
+    /// What has become of a batch; says so when the connections are lost.
+    fn take(&mut self, pipe: &mut Pipe, step: Step) -> Option<Ending> {
+        match step {
+            Step::Proved(flights) => {
+                for flight in flights {
+                    self.finish(flight.batch, flight.header.number, flight.applied);
+                }
+                None
+            }
+            Step::Lost(error) => {
+                tracing::warn!(%error, "connection lost before writes were known to be durable");
+                Some(Ending::Lost(None))
+            }
+            Step::Tried(batch, attempt) => self.take_tried(pipe, batch, attempt),
+        }
+    }
+
+    fn take_tried(
+        &mut self,
+        pipe: &mut Pipe,
+        batch: Vec<Queued>,
+        mut attempt: Attempt,
+    ) -> Option<Ending> {
+        let tried = std::mem::replace(&mut attempt.tried, Tried::NotSent);
+        let (header, began) = (attempt.header, attempt.began);
+        match tried {
+            Tried::Applied(applied) => {
+                pipe.keep(attempt);
+                self.take_applied(pipe, batch, (header, began, applied));
+                None
+            }
+            Tried::Refused { code, .. } if batch.len() > 1 && !apply::is_passing(&code) => {
+                // One write must not fail its neighbours.
+                self.alone = batch.len();
+                self.put_back(batch);
+                pipe.keep(attempt);
+                None
+            }
+            Tried::Refused { code, message } => {
+                self.refuse(batch, &code, &message);
+                pipe.keep(attempt);
+                (code == apply::OTHER_LIFE).then_some(Ending::Lost(None))
+            }
+            Tried::NotSent => {
+                self.put_back(batch);
+                Some(Ending::Lost(None))
+            }
+            Tried::Lost(error) => {
+                tracing::warn!(%error, writes = batch.len(), "connection lost during a batch of writes");
+                Some(Ending::Lost(Some((batch, header, began))))
             }
         }
-        sleep(Duration::from_millis(u64::from(attempt) * 5)).await;
+    }
+
+    fn take_applied(
+        &mut self,
+        pipe: &mut Pipe,
+        mut batch: Vec<Queued>,
+        (header, began, applied): (Header, Instant, Applied),
+    ) {
+        if batch.is_empty() {
+            return;
+        }
+        let rests_on_durable = |outcome: &Outcome| match outcome {
+            Outcome::Exists(current) | Outcome::Conflict(current) => *current <= header.seen,
+            Outcome::Done(_) | Outcome::Missing => false,
+        };
+        // A commit that wrote nothing waits for nothing; and what it saw may be undone by a crash.
+        let waited = header.durable && applied.newest().is_some();
+        if waited || applied.outcomes.iter().all(rests_on_durable) {
+            self.finish(batch, header.number, applied);
+            return;
+        }
+        if planted::is(Bug::PublishBeforeBarrier) {
+            self.publish(&batch, header.number, &applied);
+        }
+        if planted::is(Bug::AckBeforeBarrier) {
+            for (queued, outcome) in batch.iter_mut().zip(&applied.outcomes) {
+                queued.answer_early(outcome.into_result());
+            }
+        }
+        pipe.launch(batch, (header, began, applied));
+    }
+
+    pub(crate) fn put_back(&mut self, batch: Vec<Queued>) {
+        for queued in batch.into_iter().rev() {
+            self.pending.push_front(queued);
+        }
     }
 
     fn refuse(&self, batch: Vec<Queued>, code: &str, message: &str) {
@@ -272,7 +342,7 @@ impl Leader {
                 self.shared.doubt.notify_one();
                 WriteError::Unavailable { retry: RETRY }
             }
-            _ if is_passing(code) => {
+            _ if apply::is_passing(code) => {
                 tracing::warn!(code, message, "the database cannot write");
                 WriteError::Unavailable { retry: RETRY }
             }
@@ -286,92 +356,46 @@ impl Leader {
         }
     }
 
-    /// Brings a committed batch into the caches and answers.
-    fn finish(&self, batch: Vec<Queued>, number: i64, applied: Applied) {
-        let Applied { base, outcomes } = applied;
-        let done = outcomes
-            .iter()
-            .any(|outcome| matches!(outcome, Outcome::Done(_)));
-        let count = i64::try_from(outcomes.len()).unwrap_or(i64::MAX);
-        let position = Revision::new(base.get().saturating_add(count));
-        let pairs = || batch.iter().zip(&outcomes);
-        let events = pairs().filter_map(|(queued, outcome)| match outcome {
-            Outcome::Done(revision) => Some(event_of(queued, *revision)),
-            _ => None,
-        });
-        if done && !self.shared.apply(Some(base), events.collect(), position) {
-            // Others wrote in between; the tail reads all of it.
-            tracing::trace!(batch = number, "own writes are read back from the log");
-            self.shared.look_up_to(position);
-        }
-        for (queued, outcome) in batch.into_iter().zip(outcomes) {
-            queued.answer(outcome.into_result());
+    /// Brings a durable batch into the caches and answers.
+    fn finish(&mut self, batch: Vec<Queued>, number: i64, applied: Applied) {
+        self.publish(&batch, number, &applied);
+        pass(Point::Answer);
+        for (mut queued, outcome) in batch.into_iter().zip(applied.outcomes) {
+            match outcome {
+                Outcome::Conflict(current) if planted::is(Bug::NoCompareAndSwap) => {
+                    queued.write.operation.expect(current);
+                    self.pending.push_front(queued);
+                }
+                _ => queued.answer(outcome.into_result()),
+            }
         }
     }
 
-    /// Finds out what became of a batch whose connection broke. What was applied is answered; what
-    /// was not is tried again; what stays unknown is answered so.
-    async fn resolve(&mut self, lost: Link, doubt: Doubt) -> Option<Link> {
-        let Doubt {
-            batch,
-            number,
-            before,
-            deadline,
-        } = doubt;
-        self.shared.writable.store(false, Ordering::Release);
-        let Link {
-            connection,
-            backend,
-            ..
-        } = lost;
-        drop(connection);
-        let mut done = None;
-        while done.is_none() && Instant::now() < deadline {
-            let asking = async {
-                let mut link = Link::open(&self.shared.options).await?;
-                let known = self.is_known(&link);
-                if !known {
-                    self.shared.doubt.notify_one();
-                    return Err(timed_out());
-                }
-                let found = apply::resolve(&mut link, &backend, number, before).await?;
-                Ok((link, found))
-            };
-            let left = deadline.saturating_duration_since(Instant::now());
-            match timeout(left, asking).await {
-                Ok(Ok(found)) => done = Some(found),
-                Ok(Err(error)) => tracing::debug!(%error, "outcome not found out yet"),
-                Err(_) => {}
-            }
-            if done.is_none() {
-                // What was queued behind a batch in doubt was never sent.
-                self.refuse_waiting();
-                sleep(RECONNECT_PAUSE).await;
-            }
+    fn publish(&mut self, batch: &[Queued], number: i64, applied: &Applied) {
+        if applied.newest().is_none() {
+            return;
         }
-        let Some((link, found)) = done else {
-            tracing::warn!(
-                writes = batch.len(),
-                "the outcome of a batch of writes stays unknown"
-            );
-            for queued in batch {
-                queued.answer(Err(WriteError::OutcomeUnknown));
-            }
-            return None;
-        };
-        self.shared.look.notify_one();
-        for queued in batch.into_iter().rev() {
-            match found.get(&(queued.resource, queued.write.key.clone())) {
-                Some(revision) => queued.answer(Ok(*revision)),
-                None => self.pending.push_front(queued),
-            }
+        let Applied { base, outcomes } = applied;
+        let count = i64::try_from(outcomes.len()).unwrap_or(i64::MAX);
+        let position = Revision::new(base.get().saturating_add(count));
+        let events = batch
+            .iter()
+            .zip(outcomes)
+            .filter_map(|(queued, outcome)| match outcome {
+                Outcome::Done(revision) => Some(event_of(queued, *revision, number)),
+                _ => None,
+            });
+        pass(Point::PublishOwn);
+        if !self.shared.apply(Some(*base), events.collect(), position) {
+            // Others wrote in between; the tail reads all of it.
+            tracing::trace!(batch = number, "own writes are read back from the log");
+            self.company = Some(Instant::now());
+            self.shared.look_up_to(position);
         }
-        self.shared.writable.store(true, Ordering::Release);
-        Some(link)
     }
 }
 
-fn event_of(queued: &Queued, revision: Revision) -> LoggedEvent {
+fn event_of(queued: &Queued, revision: Revision, batch: i64) -> LoggedEvent {
     let operation = &queued.write.operation;
     LoggedEvent {
         resource: queued.resource,
@@ -381,23 +405,9 @@ fn event_of(queued: &Queued, revision: Revision) -> LoggedEvent {
             Operation::Delete { .. } => EventKind::Deleted,
         },
         revision,
+        batch,
         key: queued.write.key.clone(),
         uid: operation.uid(),
         body: operation.body().clone(),
     }
-}
-
-/// Nothing about the writes themselves: another life, resources, intervention, read-only.
-fn is_passing(code: &str) -> bool {
-    let classes = ["53", "57", "58", "25"];
-    code == apply::OTHER_LIFE || is_transient(code) || classes.iter().any(|c| code.starts_with(c))
-}
-
-fn is_transient(code: &str) -> bool {
-    matches!(code, "40001" | "40P01" | "55P03" | apply::NO_PARTITION)
-}
-
-async fn is_alive(link: &mut Link) -> bool {
-    let asked = sqlx::query("SELECT 1").execute(&mut link.connection);
-    matches!(timeout(Duration::from_secs(1), asked).await, Ok(Ok(_)))
 }

@@ -15,6 +15,7 @@ use machinery::{
     negotiate::Endpoint,
     options::{InitialState, ListOptions, WatchStart},
 };
+use store::planted::{self, Bug};
 use store::{Event, EventKind, ReadError, Revision, Snapshot, Stored, WatchError, Watcher};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -348,6 +349,7 @@ impl WatchStream {
             (true, false) if event.kind == EventKind::Deleted => {
                 self.frames.push("DELETED", &event.current.view)
             }
+            (true, false) if planted::is(Bug::SelectorTransitionLost) => {}
             // It left the selection: its last selected state, at this revision.
             (true, false) => {
                 if let Some(previous) = &event.previous {

@@ -12,6 +12,8 @@ mod model;
 #[cfg(test)]
 mod outages;
 #[cfg(test)]
+mod pipeline;
+#[cfg(test)]
 mod reads;
 #[cfg(test)]
 mod schema;

@@ -1,0 +1,429 @@
+//! One generation of connections for writes, and the batches on their way through it.
+//!
+//! A batch commits without waiting for the disk, on the leader's connection; a barrier, one tiny
+//! commit that does wait, on another connection, proves it and all batches before it. Meanwhile the
+//! leader goes on with the next batch, so the disk holds up neither it nor other processes. Only
+//! what a barrier has proved is published and answered, in the order of the batches.
+//!
+//! The connections are opened together and are lost together. What was not proved by then may or
+//! may not have survived: nothing of it was told to anybody, and all of it is found out anew.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, pending, try_join_all};
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::apply::{self, Applied, Header, Mark};
+use crate::link::{Backend, Failure, Link, classify, timed_out};
+use crate::shared::Shared;
+use crate::types::Revision;
+use crate::writer::Queued;
+
+/// Connections for barriers. One more than is out at a time lets the next begin at once.
+const BARRIERS: usize = 2;
+/// A batch or a barrier that is not answered by then has an unknown outcome.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often a batch that lost against another transaction is tried again.
+const RETRIES: u32 = 5;
+/// What has been applied and is not proved yet is bounded; then the leader waits.
+const MOST_UNPROVED: usize = 5000;
+const MOST_UNPROVED_BYTES: usize = 64 * 1024 * 1024;
+/// The speed of the disk is looked at this often, while there are writes.
+const GAUGE: Duration = Duration::from_secs(1);
+const GAUGED: usize = 8;
+
+/// A batch that was applied and is not proved durable yet.
+pub(crate) struct Flight {
+    pub(crate) batch: Vec<Queued>,
+    pub(crate) header: Header,
+    pub(crate) began: Instant,
+    pub(crate) applied: Applied,
+    bytes: usize,
+}
+
+/// A batch that the leader's connection is at, or was.
+pub(crate) struct Attempt {
+    link: Link,
+    pub(crate) header: Header,
+    pub(crate) began: Instant,
+    pub(crate) tried: Tried,
+}
+
+/// What became of it.
+pub(crate) enum Tried {
+    Applied(Applied),
+    /// It had no effect, for the reason of this SQLSTATE.
+    Refused {
+        code: String,
+        message: String,
+    },
+    /// The connection was found dead before anything was sent.
+    NotSent,
+    Lost(sqlx::Error),
+}
+
+/// What happened next.
+pub(crate) enum Step {
+    /// The leader's connection has finished with this batch.
+    Tried(Vec<Queued>, Attempt),
+    /// These are durable.
+    Proved(Vec<Flight>),
+    /// The generation is lost.
+    Lost(sqlx::Error),
+}
+
+struct Flushed {
+    link: Link,
+    /// The number of the first flight that it does not cover.
+    until: u64,
+    took: Duration,
+    done: Result<(), sqlx::Error>,
+}
+
+pub(crate) struct Pipe {
+    shared: Arc<Shared>,
+    /// Not while it is at a batch.
+    leader: Option<Link>,
+    /// The server process behind it.
+    pub(crate) backend: Backend,
+    attempt: Option<BoxFuture<'static, Attempt>>,
+    /// The batch of the attempt.
+    trying: Arc<Vec<Queued>>,
+    began: Instant,
+    header: Option<Header>,
+    idle: Vec<Link>,
+    barriers: FuturesUnordered<BoxFuture<'static, Flushed>>,
+    flights: VecDeque<Flight>,
+    /// The number of the first of the flights, and of the first that no barrier covers.
+    first: u64,
+    uncovered: u64,
+    unproved: (usize, usize),
+    gauge: Gauge,
+}
+
+impl Pipe {
+    /// Opens all connections; `leader` is the first of them.
+    pub(crate) async fn open(shared: &Arc<Shared>, leader: Link) -> Result<Self, sqlx::Error> {
+        let opening = (0..BARRIERS).map(|_| async {
+            let link = Link::open(shared).await?;
+            if link.epoch != leader.epoch {
+                return Err(timed_out());
+            }
+            // The first prepares the statement, the second tells how fast the disk is.
+            let first = flush(link, Mark::default(), false, 0).await;
+            first.done?;
+            let second = flush(first.link, Mark::default(), false, 0).await;
+            second.done?;
+            Ok((second.link, second.took))
+        });
+        let mut gauge = Gauge::new();
+        let mut idle = Vec::new();
+        for (link, took) in try_join_all(opening).await? {
+            gauge.note(took);
+            idle.push(link);
+        }
+        Ok(Self {
+            shared: Arc::clone(shared),
+            backend: leader.backend.clone(),
+            leader: Some(leader),
+            attempt: None,
+            trying: Arc::default(),
+            began: Instant::now(),
+            header: None,
+            idle,
+            barriers: FuturesUnordered::new(),
+            flights: VecDeque::new(),
+            first: 0,
+            uncovered: 0,
+            unproved: (0, 0),
+            gauge,
+        })
+    }
+
+    /// Whether the leader's connection is free and there is room behind it.
+    pub(crate) fn is_free(&self) -> bool {
+        let (writes, bytes) = self.unproved;
+        self.leader.is_some() && writes < MOST_UNPROVED && bytes < MOST_UNPROVED_BYTES
+    }
+
+    /// Whether nothing is on its way.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.leader.is_some() && self.flights.is_empty()
+    }
+
+    /// Whether the disk is so slow that the lock must not be held while it works.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.gauge.best() > self.shared.config.slow_flush
+    }
+
+    /// Has the leader's connection apply a batch; an empty one only asks whether it is alive.
+    pub(crate) fn start(&mut self, header: Header, batch: Vec<Queued>) {
+        let Some(link) = self.leader.take() else {
+            return;
+        };
+        self.trying = Arc::new(batch);
+        self.began = Instant::now();
+        self.header = Some(header);
+        let trying = Arc::clone(&self.trying);
+        let attempt = attempt(Arc::clone(&self.shared), link, header, trying);
+        self.attempt = Some(Box::pin(attempt));
+    }
+
+    /// Takes up a batch that was applied and needs proof.
+    pub(crate) fn launch(&mut self, batch: Vec<Queued>, attempt: (Header, Instant, Applied)) {
+        let (header, began, applied) = attempt;
+        let sizes = batch
+            .iter()
+            .map(|queued| queued.write.operation.body().len());
+        let bytes = sizes.sum();
+        self.unproved.0 += batch.len();
+        self.unproved.1 += bytes;
+        self.flights.push_back(Flight {
+            batch,
+            header,
+            began,
+            applied,
+            bytes,
+        });
+    }
+
+    /// Begins a barrier for what has none yet, or to see how fast the disk is.
+    pub(crate) fn flush(&mut self) {
+        let next = self.first + u64::try_from(self.flights.len()).unwrap_or(0);
+        let gauging = self.attempt.is_some() && self.barriers.is_empty() && self.gauge.is_old();
+        if self.uncovered == next && !gauging {
+            return;
+        }
+        let Some(link) = self.idle.pop() else {
+            return;
+        };
+        let mark = self.flights.iter().rev().find_map(|flight| {
+            Some(Mark {
+                revision: flight.applied.newest()?,
+                batch: flight.header.number,
+            })
+        });
+        self.uncovered = next;
+        let notify = mark.is_some() && self.shared.accompanied.load(Ordering::Relaxed);
+        let mark = mark.unwrap_or_default();
+        self.barriers
+            .push(Box::pin(flush(link, mark, notify, next)));
+    }
+
+    /// Waits for what is on its way. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Step {
+        tokio::select! {
+            Some(flushed) = self.barriers.next(), if !self.barriers.is_empty() => self.flushed(flushed),
+            attempt = finished(&mut self.attempt) => {
+                self.attempt = None;
+                // The attempt has let go of it.
+                let batch = Arc::into_inner(std::mem::take(&mut self.trying)).unwrap_or_default();
+                Step::Tried(batch, attempt)
+            }
+        }
+    }
+
+    /// Gives the leader's connection back.
+    pub(crate) fn keep(&mut self, attempt: Attempt) {
+        self.leader = Some(attempt.link);
+    }
+
+    fn flushed(&mut self, flushed: Flushed) -> Step {
+        let Flushed {
+            link,
+            until,
+            took,
+            done,
+        } = flushed;
+        if let Err(error) = done {
+            return Step::Lost(error);
+        }
+        self.gauge.note(took);
+        self.idle.push(link);
+        let mut proved = Vec::new();
+        while self.first < until
+            && let Some(flight) = self.flights.pop_front()
+        {
+            self.first += 1;
+            self.unproved.0 -= flight.batch.len();
+            self.unproved.1 -= flight.bytes;
+            proved.push(flight);
+        }
+        Step::Proved(proved)
+    }
+
+    /// Closes all connections; returns the batches that were not proved, in order, and last the
+    /// one that was being tried.
+    pub(crate) fn close(self) -> Vec<(Vec<Queued>, Header, Instant)> {
+        let Self {
+            attempt,
+            trying,
+            flights,
+            began,
+            header,
+            ..
+        } = self;
+        drop(attempt);
+        let flights = flights.into_iter();
+        let mut unproved: Vec<_> = flights.map(|f| (f.batch, f.header, f.began)).collect();
+        let trying = Arc::into_inner(trying).unwrap_or_default();
+        if let Some(header) = header
+            && !trying.is_empty()
+        {
+            unproved.push((trying, header, began));
+        }
+        unproved
+    }
+}
+
+async fn finished(attempt: &mut Option<BoxFuture<'static, Attempt>>) -> Attempt {
+    match attempt {
+        Some(attempt) => attempt.await,
+        None => pending().await,
+    }
+}
+
+async fn attempt(
+    shared: Arc<Shared>,
+    mut link: Link,
+    mut header: Header,
+    batch: Arc<Vec<Queued>>,
+) -> Attempt {
+    let began = Instant::now();
+    let tried = try_batch(&shared, &mut link, &mut header, &batch).await;
+    Attempt {
+        link,
+        header,
+        began,
+        tried,
+    }
+}
+
+async fn try_batch(
+    shared: &Shared,
+    link: &mut Link,
+    header: &mut Header,
+    batch: &[Queued],
+) -> Tried {
+    // If the tail is lost, this link may be too: better to know before than after.
+    if !*shared.tailing.borrow() && !is_alive(link).await {
+        return Tried::NotSent;
+    }
+    if batch.is_empty() {
+        let outcomes = Vec::new();
+        let base = Revision::ZERO;
+        return Tried::Applied(Applied { base, outcomes });
+    }
+    let mut attempt = 0;
+    loop {
+        let error = match within(ANSWER_TIMEOUT, apply::apply(link, *header, batch)).await {
+            Ok(applied) => return Tried::Applied(applied),
+            Err(error) => error,
+        };
+        let (code, message) = match classify(&error) {
+            Failure::Refused { code, message } => (code, message),
+            Failure::Lost => return Tried::Lost(error),
+        };
+        attempt += 1;
+        if code == apply::QUEUE_FULL && header.notify {
+            tracing::warn!("the queue of notifications is full: others learn of writes by polling");
+            header.notify = false;
+            continue;
+        }
+        if attempt > RETRIES || !apply::is_transient(&code) {
+            return Tried::Refused { code, message };
+        }
+        if code == apply::NO_PARTITION
+            && let Err(error) =
+                within(ANSWER_TIMEOUT, apply::extend_events(&mut link.connection)).await
+        {
+            tracing::error!(%error, "no room in the event log, and none could be made");
+            if classify(&error) == Failure::Lost {
+                return Tried::Lost(error);
+            }
+        }
+        sleep(Duration::from_millis(u64::from(attempt) * 5)).await;
+    }
+}
+
+async fn flush(mut link: Link, mark: Mark, notify: bool, until: u64) -> Flushed {
+    let began = Instant::now();
+    let mut done = within(ANSWER_TIMEOUT, apply::barrier(&mut link, mark, notify)).await;
+    let full = |error| matches!(classify(error), Failure::Refused { code, .. } if code == apply::QUEUE_FULL);
+    if notify && done.as_ref().is_err_and(full) {
+        tracing::warn!("the queue of notifications is full: others learn of writes by polling");
+        done = within(ANSWER_TIMEOUT, apply::barrier(&mut link, mark, false)).await;
+    }
+    Flushed {
+        link,
+        until,
+        took: began.elapsed(),
+        done,
+    }
+}
+
+async fn is_alive(link: &mut Link) -> bool {
+    let asked = sqlx::query("SELECT 1").execute(&mut link.connection);
+    within(Duration::from_secs(1), asked).await.is_ok()
+}
+
+async fn within<T>(
+    limit: Duration,
+    doing: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    timeout(limit, doing)
+        .await
+        .unwrap_or_else(|_| Err(timed_out()))
+}
+
+/// How fast the disk is: the best of the last barriers, since others wait for a processor too.
+struct Gauge {
+    last: VecDeque<Duration>,
+    at: Instant,
+}
+
+impl Gauge {
+    fn new() -> Self {
+        Self {
+            last: VecDeque::new(),
+            at: Instant::now(),
+        }
+    }
+
+    fn note(&mut self, took: Duration) {
+        self.last.push_back(took);
+        if self.last.len() > GAUGED {
+            self.last.pop_front();
+        }
+        self.at = Instant::now();
+    }
+
+    fn best(&self) -> Duration {
+        self.last.iter().min().copied().unwrap_or_default()
+    }
+
+    fn is_old(&self) -> bool {
+        self.at.elapsed() > GAUGE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_disk_is_as_fast_as_the_best_of_its_last_barriers() {
+        let mut gauge = Gauge::new();
+        gauge.note(Duration::from_micros(100));
+        for _ in 1..GAUGED {
+            gauge.note(Duration::from_millis(3));
+        }
+        assert_eq!(gauge.best(), Duration::from_micros(100));
+        gauge.note(Duration::from_millis(2));
+        assert_eq!(gauge.best(), Duration::from_millis(2));
+    }
+}

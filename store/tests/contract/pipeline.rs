@@ -1,0 +1,442 @@
+//! Batches commit before they are durable; nothing is told before they are.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use sqlx::{Connection, Executor, PgConnection};
+use store::private_postgres::{PrivatePostgres, PrivatePostgresOptions, Shutdown};
+use store::testing::{OWNER, RUNTIME, TestDatabase, database, directory, options, prepare};
+use store::{Collection, Key, Revision, StoreConfig, WatchError, Watcher, WriteError};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::support::{
+    PATIENCE, Replica, Text, contents, create, key, next_events, seen, update, write_patiently,
+};
+
+/// A Postgres whose disk is as slow as a test wants it.
+struct Slow {
+    postgres: PrivatePostgres,
+    options: PrivatePostgresOptions,
+    database: TestDatabase,
+    dir: PathBuf,
+}
+
+impl Slow {
+    /// Each flush of the log takes `flush` longer; meanwhile nothing else writes it down.
+    fn new(name: &str, flush: Duration) -> Self {
+        let mut options = options(true);
+        for (name, value) in [
+            ("commit_delay", flush.as_micros().to_string()),
+            ("commit_siblings", "0".to_owned()),
+            ("wal_writer_delay", "10s".to_owned()),
+        ] {
+            options.settings.push((name.to_owned(), value));
+        }
+        let dir = directory(format!("{}-{name}", std::process::id()));
+        let postgres = PrivatePostgres::start(&dir, &options).unwrap();
+        prepare(&postgres, "objects").unwrap();
+        let database = TestDatabase {
+            url: postgres.url("objects", RUNTIME),
+            owner_url: postgres.url("objects", OWNER),
+            admin_url: postgres.url("objects", postgres.superuser()),
+            name: "objects".to_owned(),
+        };
+        Self {
+            postgres,
+            options,
+            database,
+            dir,
+        }
+    }
+
+    fn crash(&mut self) {
+        self.postgres.stop_with(Shutdown::Immediate).unwrap();
+    }
+
+    fn start(&mut self) {
+        self.postgres = PrivatePostgres::start(&self.dir, &self.options).unwrap();
+    }
+
+    fn admin(&self, statements: &str) -> String {
+        self.postgres.psql("objects", statements).unwrap()
+    }
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        let _ = self.postgres.stop_with(Shutdown::Immediate);
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// What anybody was told: key and body by revision.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<BTreeMap<i64, (String, String)>>>);
+
+impl Told {
+    fn note(&self, revision: i64, key: &str, body: &str) {
+        let told = (key.to_owned(), body.to_owned());
+        let mut all = self.0.lock().unwrap();
+        let before = all.entry(revision).or_insert_with(|| told.clone());
+        assert_eq!(*before, told, "revision {revision} has two contents");
+    }
+}
+
+/// Updates one object for as long as it may, and notes what is acknowledged.
+fn keep_writing(
+    things: Arc<Collection<Text>>,
+    name: String,
+    told: Told,
+    stop: Arc<AtomicBool>,
+) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let at = key(&name);
+        let uid = Uuid::new_v4();
+        let mut known: Option<Revision> = None;
+        for n in 0.. {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let body = n.to_string();
+            let write = match known {
+                None => create(&at, uid, &body),
+                Some(revision) => update(&at, uid, revision, &body),
+            };
+            match write_patiently(&things, write).await {
+                Ok(revision) => {
+                    told.note(revision.get(), &name, &body);
+                    known = Some(revision);
+                }
+                // Another try of it went through after all, or nobody knows.
+                Err(_) => known = read(&things, &at).await,
+            }
+        }
+    })
+}
+
+async fn read(things: &Collection<Text>, at: &Key) -> Option<Revision> {
+    loop {
+        if let Ok(snapshot) = things.consistent().await {
+            return snapshot.get(at).map(|stored| stored.revision);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Notes what is shown, for ever.
+fn keep_watching(mut watcher: Watcher<Text>, told: Told) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut last = 0;
+        loop {
+            for event in watcher.next_batch(100).await.expect("the watch goes on") {
+                let (_, revision, key, body, _) = seen(&event);
+                assert!(revision > last, "{revision} after {last}");
+                last = revision;
+                told.note(revision, &key, &body);
+            }
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_told_survives_crashes_also_when_the_disk_is_slow() {
+    let mut slow = Slow::new("slow-crash", Duration::from_millis(20));
+    let replicas = [
+        Replica::on(&slow.database).await,
+        Replica::on(&slow.database).await,
+    ];
+    let (told, stop) = (Told::default(), Arc::new(AtomicBool::new(false)));
+    let start = replicas[0].store.applied();
+    let watches = replicas
+        .each_ref()
+        .map(|replica| keep_watching(replica.things.watch(start).unwrap(), told.clone()));
+    let writers: Vec<_> = (0..24)
+        .map(|n| {
+            let things = Arc::clone(&replicas[n % 2].things);
+            keep_writing(things, format!("ns/{n}"), told.clone(), Arc::clone(&stop))
+        })
+        .collect();
+    for cycle in 0..6 {
+        let before = replicas[0].store.applied().get();
+        until("writes go on", async || {
+            replicas[0].store.applied().get() > before + 100 + cycle
+        })
+        .await;
+        slow.crash();
+        slow.start();
+    }
+    stop.store(true, Ordering::Relaxed);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let mut admin = PgConnection::connect(&slow.database.admin_url)
+        .await
+        .unwrap();
+    let log: Vec<(i64, String, String)> = sqlx::query_as(
+        "SELECT revision, namespace || '/' || name, convert_from(body, 'UTF8')
+         FROM store.events ORDER BY revision",
+    )
+    .fetch_all(&mut admin)
+    .await
+    .unwrap();
+    let log: BTreeMap<_, _> = log.into_iter().map(|(r, k, b)| (r, (k, b))).collect();
+    let newest = Revision::new(*log.keys().next_back().unwrap());
+    for (replica, watch) in replicas.iter().zip(watches) {
+        assert!(replica.things.at_least(newest, PATIENCE).await.is_ok());
+        until("watches catch up", async || {
+            watch.is_finished() || told.0.lock().unwrap().len() == log.len()
+        })
+        .await;
+        assert!(!watch.is_finished(), "{:?}", watch.await);
+    }
+    let told = told.0.lock().unwrap();
+    for (revision, content) in told.iter() {
+        assert_eq!(
+            log.get(revision),
+            Some(content),
+            "revision {revision} was lost"
+        );
+    }
+    assert!(log.len() > 300);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_gave_up_waiting_for_its_standbys_is_not_acknowledged() {
+    let slow = Slow::new("warning", Duration::ZERO);
+    let replica = Replica::on(&slow.database).await;
+    replica.create(&key("ns/first"), "0").await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    slow.admin("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    slow.admin("SELECT pg_reload_conf()");
+    until("commits wait", async || {
+        slow.admin("SHOW synchronous_standby_names").trim() == "nobody"
+    })
+    .await;
+    let things = Arc::clone(&replica.things);
+    let name = key("ns/a");
+    let write = create(&name, Uuid::new_v4(), "1");
+    let writing = tokio::spawn(async move { things.write(write).await });
+    until("the write waits", async || {
+        slow.admin(waiting).trim() == "1"
+    })
+    .await;
+    let cancelled = slow.admin(
+        "SELECT pid, pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
+    );
+    let pid = cancelled.split('|').next().unwrap().to_owned();
+    // Its commit has reported success; what became of it is asked by another, which waits too.
+    let others = format!("{waiting} AND pid <> {pid}");
+    until("its outcome is looked for", async || {
+        slow.admin(&others).trim() == "1"
+    })
+    .await;
+    assert!(!writing.is_finished());
+    assert!(replica.things.snapshot().get(&name).is_none());
+    slow.admin("ALTER SYSTEM RESET synchronous_standby_names");
+    slow.admin("SELECT pg_reload_conf()");
+    let revision = writing.await.unwrap().unwrap();
+    assert_eq!(
+        replica.things.snapshot().get(&name).unwrap().revision,
+        revision
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_of_notifications_stops_no_write() {
+    let database = database();
+    let replicas = [Replica::on(&database).await, Replica::on(&database).await];
+    let mut admin = PgConnection::connect(&database.admin_url).await.unwrap();
+    admin
+        .execute(
+            "CREATE FUNCTION store.pg_notify(text, text) RETURNS void LANGUAGE plpgsql AS
+                $$ BEGIN RAISE EXCEPTION 'too many notifications' USING ERRCODE = '54000'; END $$;
+             GRANT EXECUTE ON FUNCTION store.pg_notify TO PUBLIC;
+             DO $$ DECLARE f regprocedure; BEGIN
+                FOR f IN SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'store'::regnamespace
+                        AND proname IN ('write_one', 'write_batch', 'barrier') LOOP
+                    EXECUTE format('ALTER FUNCTION %s SET search_path = store, pg_catalog, pg_temp', f);
+                END LOOP;
+             END $$",
+        )
+        .await
+        .unwrap();
+    let mut watcher = replicas[1]
+        .things
+        .watch(replicas[1].store.applied())
+        .unwrap();
+    until("the replicas know of each other", async || {
+        let (_, revision) = replicas[0]
+            .create(&key(&format!("ns/{}", Uuid::new_v4())), "1")
+            .await;
+        next_events(&mut watcher, 1).await[0].1 == revision.get()
+    })
+    .await;
+    let mut writers = tokio::task::JoinSet::new();
+    for n in 0..20 {
+        let things = replicas[0].things.clone();
+        let write = create(&key(&format!("ns/{n}")), Uuid::new_v4(), "x");
+        writers.spawn(async move { things.write(write).await });
+    }
+    assert!(writers.join_all().await.iter().all(Result::is_ok));
+    assert_eq!(next_events(&mut watcher, 20).await.len(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storage_snapshot_that_is_put_back_begins_a_new_life() {
+    let mut slow = Slow::new("snapshot", Duration::ZERO);
+    let replica = Replica::on(&slow.database).await;
+    let (_, kept) = replica.create(&key("ns/kept"), "1").await;
+    slow.crash();
+    let (data, copy) = (slow.dir.join("data"), slow.dir.join("copy"));
+    copy_dir(&data, &copy);
+    slow.start();
+    let mut lost = kept;
+    for n in 0..5 {
+        let write = create(&key(&format!("ns/lost-{n}")), Uuid::new_v4(), "2");
+        lost = write_patiently(&replica.things, write).await.unwrap();
+    }
+    let mut watcher = replica.things.watch(lost).unwrap();
+    slow.crash();
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(&copy, &data).unwrap();
+    slow.start();
+    // Whoever comes first must not give a lost revision away again, nor hide the loss.
+    let gone = tokio::time::timeout(PATIENCE, watcher.next_batch(10))
+        .await
+        .unwrap();
+    let WatchError::Gone { oldest } = gone.unwrap_err();
+    assert!(oldest > lost);
+    let write = create(&key("ns/new"), Uuid::new_v4(), "3");
+    let next = write_patiently(&replica.things, write).await.unwrap();
+    assert!(next > oldest);
+    let names: Vec<_> = contents(&replica.things.consistent().await.unwrap());
+    let names: Vec<_> = names.into_iter().map(|object| object.0).collect();
+    assert_eq!(names, ["ns/kept", "ns/new"]);
+}
+
+fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .args([from, to])
+        .status();
+    assert!(copied.unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_life_puts_no_revision_of_its_own_on_the_old_state() {
+    let database = database();
+    let replica = Replica::on(&database).await;
+    let (_, first) = replica.create(&key("ns/a"), "1").await;
+    let mut watcher = replica.things.watch(first).unwrap();
+    let mut admin = PgConnection::connect(&database.admin_url).await.unwrap();
+    // As a process that found the database restored tells the others.
+    admin
+        .execute("SELECT pg_notify('store', '4294967297 0')")
+        .await
+        .unwrap();
+    let (_, second) = replica.create(&key("ns/b"), "2").await;
+    assert_eq!(next_events(&mut watcher, 1).await[0].1, second.get());
+    assert!(watcher.position() < Revision::new(4_294_967_297));
+    assert!(replica.store.applied() < Revision::new(4_294_967_297));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_body_keeps_the_log_and_ends_no_compaction() {
+    let database = database();
+    let mut admin = PgConnection::connect(&database.admin_url).await.unwrap();
+    admin
+        .execute("SELECT store.extend_events(10, 10)")
+        .await
+        .unwrap();
+    let replica = Replica::on(&database).await;
+    for n in 0..40 {
+        replica.create(&key(&format!("ns/{n:02}")), "x").await;
+    }
+    admin
+        .execute(
+            "UPDATE store.events SET recorded_at = recorded_at - interval '1 hour';
+             DELETE FROM store.events WHERE name = '03'",
+        )
+        .await
+        .unwrap();
+    let compacting = async {
+        loop {
+            if let Some(done) = replica.store.compact().await.unwrap() {
+                return done;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let done = tokio::time::timeout(PATIENCE, compacting)
+        .await
+        .expect("it ends");
+    assert_eq!(done.partitions, 0);
+    assert!(done.rescued > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_stops_at_once_also_when_others_write() {
+    let database = database();
+    let replicas = [Replica::on(&database).await, Replica::on(&database).await];
+    let (told, stop) = (Told::default(), Arc::new(AtomicBool::new(false)));
+    let other = keep_writing(
+        Arc::clone(&replicas[1].things),
+        "ns/other".to_owned(),
+        told,
+        Arc::clone(&stop),
+    );
+    let mut writers = tokio::task::JoinSet::new();
+    for n in 0..50 {
+        let things = replicas[0].things.clone();
+        let write = create(&key(&format!("ns/{n}")), Uuid::new_v4(), "x");
+        writers.spawn(async move {
+            let began = Instant::now();
+            (things.write(write).await, began.elapsed())
+        });
+    }
+    tokio::task::yield_now().await;
+    let began = Instant::now();
+    replicas[0].store.shutdown().await;
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        began.elapsed()
+    );
+    for (outcome, took) in writers.join_all().await {
+        assert!(
+            matches!(outcome, Ok(_) | Err(WriteError::Unavailable { .. })),
+            "{outcome:?}"
+        );
+        assert!(took < Duration::from_secs(2), "{took:?}");
+    }
+    stop.store(true, Ordering::Relaxed);
+    other.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_are_bounded_that_wait_for_the_disk() {
+    let slow = Slow::new("bounded", Duration::from_millis(5));
+    let mut config = StoreConfig::new(&slow.database.url);
+    config.queue = 20_000;
+    let replica = Replica::with(config).await;
+    let mut writers = tokio::task::JoinSet::new();
+    for n in 0..12_000 {
+        let things = replica.things.clone();
+        let write = create(&key(&format!("ns/{n}")), Uuid::new_v4(), "x");
+        writers.spawn(async move { things.write(write).await });
+    }
+    assert!(writers.join_all().await.iter().all(Result::is_ok));
+    assert_eq!(replica.things.consistent().await.unwrap().len(), 12_000);
+}
