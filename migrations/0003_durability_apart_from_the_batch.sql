@@ -12,12 +12,14 @@ INSERT INTO store.compatibility VALUES (3, 1);
 ALTER TABLE store.epochs ADD COLUMN mark bigint NOT NULL DEFAULT (random() * 9007199254740992)::bigint;
 
 -- What tells this life from another within one server and one database; programs hand it back
--- with every write.
-CREATE FUNCTION store.life() RETURNS text
-LANGUAGE sql VOLATILE SET search_path = store, pg_temp
-RETURN substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)
-    || '.' || ('store.objects'::regclass::oid)::text
-    || '.' || (SELECT e.mark FROM store.epochs e ORDER BY e.epoch DESC LIMIT 1)::text;
+-- with every write. Without a setting of its own, and in a language that keeps its plans: else
+-- each call would cost as much as a write.
+CREATE FUNCTION store.life() RETURNS text LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    RETURN pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8)
+        || '.' || ('store.objects'::pg_catalog.regclass::pg_catalog.oid)::pg_catalog.text
+        || '.' || (SELECT e.mark FROM store.epochs e ORDER BY e.epoch DESC LIMIT 1)::pg_catalog.text;
+END $$;
 
 -- The epoch of the database as it is now; begins a new one after a restore or a failover. The
 -- caller has been shown the event at p_seen, which batch p_batch wrote (0 if it knows of none): a

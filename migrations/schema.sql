@@ -343,30 +343,17 @@ CREATE FUNCTION store.incarnation() RETURNS text
 
 
 --
--- Name: epochs; Type: TABLE; Schema: store; Owner: -
---
-
-CREATE TABLE store.epochs (
-    epoch integer NOT NULL,
-    system_id bigint NOT NULL,
-    timeline text NOT NULL,
-    database_oid oid NOT NULL,
-    objects_oid oid NOT NULL,
-    previous_end bigint NOT NULL,
-    start_revision bigint NOT NULL,
-    opened_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    mark bigint DEFAULT ((random() * ('9007199254740992'::bigint)::double precision))::bigint NOT NULL
-);
-
-
---
 -- Name: life(); Type: FUNCTION; Schema: store; Owner: -
 --
 
 CREATE FUNCTION store.life() RETURNS text
-    LANGUAGE sql
-    SET search_path TO 'store', 'pg_temp'
-    RETURN ((((substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) || '.'::text) || (('store.objects'::regclass)::oid)::text) || '.'::text) || ((SELECT e.mark FROM store.epochs e ORDER BY e.epoch DESC LIMIT 1))::text);
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    RETURN pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8)
+        || '.' || ('store.objects'::pg_catalog.regclass::pg_catalog.oid)::pg_catalog.text
+        || '.' || (SELECT e.mark FROM store.epochs e ORDER BY e.epoch DESC LIMIT 1)::pg_catalog.text;
+END $$;
 
 
 --
@@ -758,6 +745,23 @@ CREATE TABLE store.compaction (
 CREATE TABLE store.compatibility (
     version bigint NOT NULL,
     oldest_program bigint NOT NULL
+);
+
+
+--
+-- Name: epochs; Type: TABLE; Schema: store; Owner: -
+--
+
+CREATE TABLE store.epochs (
+    epoch integer NOT NULL,
+    system_id bigint NOT NULL,
+    timeline text NOT NULL,
+    database_oid oid NOT NULL,
+    objects_oid oid NOT NULL,
+    previous_end bigint NOT NULL,
+    start_revision bigint NOT NULL,
+    opened_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    mark bigint DEFAULT ((random() * ('9007199254740992'::bigint)::double precision))::bigint NOT NULL
 );
 
 
