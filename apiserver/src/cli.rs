@@ -23,7 +23,8 @@ pub(crate) enum Command {
     Migrate(Migrate),
     /// Serve beside a kube-apiserver, which says who may do what.
     Serve(Box<Serve>),
-    /// Serve without a cluster: own Postgres, own certificates, loopback only.
+    /// Serve without a cluster: own certificates, loopback only, and a Postgres of its own unless
+    /// one is named.
     Standalone(Standalone),
 }
 
@@ -90,6 +91,10 @@ pub(crate) struct Standalone {
     /// Where `initdb` and `postgres` are; without it they are looked for.
     #[arg(long, env = "POSTGRES_BIN_DIR", value_name = "DIR")]
     pub postgres_bin_dir: Option<PathBuf>,
+    /// A Postgres that exists, instead of an own one, as the role that may only read and write
+    /// objects; `migrate` comes first. Servers with the same one are replicas of each other.
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
     /// How long old revisions can be read and watched from.
     #[arg(long, env = "HISTORY_RETENTION", value_name = "TIME", default_value = "15m", value_parser = parse_duration)]
     pub history_retention: Duration,
@@ -204,6 +209,21 @@ mod tests {
         ] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn standalone_has_a_postgres_of_its_own_unless_one_is_named() {
+        let url_of = |more: &[&str]| {
+            let args = ["widget-apiserver", "standalone", "--data-dir=d"];
+            let cli = Cli::parse_from(args.iter().chain(more));
+            let Command::Standalone(standalone) = cli.command else {
+                panic!("another command")
+            };
+            standalone.database_url
+        };
+        assert_eq!(url_of(&[]), None);
+        let named = url_of(&["--database-url=postgres://a@b/c"]);
+        assert_eq!(named.as_deref(), Some("postgres://a@b/c"));
     }
 
     #[test]

@@ -37,8 +37,11 @@ pub(crate) async fn run(args: Standalone) -> Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let _lock = files::lock(&dir.join("lock"))?;
     let credentials = make_credentials(&dir.join("tls"))?;
+    if let Some(url) = &args.database_url {
+        return serve_from(&args, url, &credentials, stop).await;
+    }
     let postgres = start_postgres(&args).await?;
-    let served = serve_from(&args, &postgres, &credentials, stop).await;
+    let served = serve_own(&args, &postgres, &credentials, stop).await;
     let stopped = tokio::task::spawn_blocking(move || postgres.stop()).await;
     served.and(
         stopped
@@ -63,7 +66,7 @@ async fn start_postgres(args: &Standalone) -> Result<PrivatePostgres> {
         .context("starting postgres broke off")?
 }
 
-async fn serve_from(
+async fn serve_own(
     args: &Standalone,
     postgres: &PrivatePostgres,
     credentials: &Credentials,
@@ -73,9 +76,18 @@ async fn serve_from(
     store::migrate(&owner, RUNTIME)
         .await
         .context("cannot migrate the database")?;
+    serve_from(args, &postgres.url(DATABASE, RUNTIME), credentials, stop).await
+}
+
+async fn serve_from(
+    args: &Standalone,
+    database_url: &str,
+    credentials: &Credentials,
+    stop: CancellationToken,
+) -> Result<()> {
     let store = StoreConfig {
         retention: args.history_retention,
-        ..StoreConfig::new(postgres.url(DATABASE, RUNTIME))
+        ..StoreConfig::new(database_url)
     };
     let identity = Identity {
         authenticator: Authenticator::standalone(credentials.ca.as_bytes())?,

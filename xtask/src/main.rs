@@ -1,8 +1,9 @@
 //! Developer commands: `cargo xtask up`, `down`, `env`, `status`, `test`, `bench`,
-//! `build-control-plane`.
+//! `robust`, `build-control-plane`.
 
 mod bench;
 mod deny;
+mod robust;
 mod test;
 
 use std::net::{SocketAddr, TcpListener};
@@ -39,6 +40,8 @@ enum Command {
     Test(test::Test),
     /// Measure speed, latency and server CPU per operation
     Bench(bench::Bench),
+    /// Run random histories against replicas under faults, and judge them
+    Robust(robust::Robust),
     /// Build etcd, Kubernetes, KWOK and metrics-server into the cache
     BuildControlPlane,
     /// Serve as the balancer in front of the API servers
@@ -121,6 +124,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status(&args),
         Command::Test(args) => return test::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Robust(args) => robust::run(&args),
         Command::BuildControlPlane => binaries::ensure().map(|dir| println!("{}", dir.display())),
         Command::Balancer(args) => balancer(&args),
         Command::Keep(args) => keep(&args.name),

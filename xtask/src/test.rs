@@ -17,11 +17,15 @@ use e2e::servers::{cargo, target_dir};
 use e2e::{Cluster, Mode, Options};
 use serde_json::Value;
 
-use crate::deny;
+use crate::{deny, robust};
 
 /// Generated cases for each conversion law.
 const LENS_CASES: &str = "100000";
 const LONG_LENS_CASES: &str = "1000000";
+
+/// Random histories that `cargo xtask robust` runs more of.
+const HISTORIES: u64 = 100;
+const LONG_HISTORIES: u64 = 1000;
 
 /// Package whose tests need the control plane.
 const END_TO_END: &str = "e2e";
@@ -135,6 +139,24 @@ fn steps(args: &Test, count: &mut Count) -> Result<()> {
     }
     for program in &end_to_end {
         run_end_to_end(program, args, count)?;
+    }
+    if args
+        .filter
+        .as_deref()
+        .is_none_or(|filter| filter == robust::DRIVER)
+    {
+        run_histories(args, count)?;
+    }
+    Ok(())
+}
+
+/// Random histories under faults, which count as one test.
+fn run_histories(args: &Test, count: &mut Count) -> Result<()> {
+    println!("== histories");
+    let histories = if args.long { LONG_HISTORIES } else { HISTORIES };
+    match robust::run_built(&target_dir()?.join("debug"), histories)? {
+        true => count.passed += 1,
+        false => count.failed += 1,
     }
     Ok(())
 }

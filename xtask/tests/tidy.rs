@@ -10,7 +10,7 @@ use serde_json::Value;
 
 /// The kinds that are registered anywhere, in tests too.
 const KINDS: [&str; 2] = ["widget", "gizmo"];
-const MEMBERS: [&str; 11] = [
+const MEMBERS: [&str; 12] = [
     "types",
     "conversion",
     "machinery",
@@ -21,6 +21,7 @@ const MEMBERS: [&str; 11] = [
     "plumbing",
     "e2e",
     "bench",
+    "robust",
     "xtask",
 ];
 
@@ -154,6 +155,7 @@ fn crates_depend_only_along_the_arrows() {
         ("controller", &["plumbing", "widget-types"]),
         ("e2e", &["widget-types"]),
         ("bench", &[]),
+        ("robust", &["e2e"]),
         ("xtask", &["e2e"]),
     ]);
     let packages = [
@@ -167,6 +169,7 @@ fn crates_depend_only_along_the_arrows() {
         "widget-controller",
         "e2e",
         "bench",
+        "robust",
         "xtask",
     ];
     let all = dependencies();

@@ -1,0 +1,238 @@
+//! What a run tells: a line a history, the explanation of each that failed, and
+//! the seeds that failed, kept to be run again.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::check::{Violation, brief};
+use crate::run::{Judged, tally};
+
+/// How many violations of one history are explained.
+const EXPLAINED: usize = 20;
+
+/// The sum of a run.
+pub struct Report {
+    out: PathBuf,
+    planted: bool,
+    done: u64,
+    failed: Vec<u64>,
+    time: Duration,
+    requests: usize,
+    frames: usize,
+    outcomes: BTreeMap<String, u64>,
+    rules: BTreeMap<&'static str, usize>,
+}
+
+impl Report {
+    /// Failing histories are written to `out`.
+    #[must_use]
+    pub fn new(out: &Path, planted: bool) -> Self {
+        Self {
+            out: out.to_path_buf(),
+            planted,
+            done: 0,
+            failed: Vec::new(),
+            time: Duration::ZERO,
+            requests: 0,
+            frames: 0,
+            outcomes: BTreeMap::new(),
+            rules: BTreeMap::new(),
+        }
+    }
+
+    /// Adds one history and tells of it.
+    pub fn add(&mut self, seed: u64, time: Duration, judged: &Judged) -> Result<()> {
+        let history = &judged.history;
+        let watches = history.watches.iter().flat_map(|watch| &watch.streams);
+        let frames: usize = watches.map(|stream| stream.frames.len()).sum();
+        self.done += 1;
+        self.time += time;
+        self.requests += history.records.len();
+        self.frames += frames;
+        let outcomes = tally(history);
+        for (word, count) in outcomes.as_object().into_iter().flatten() {
+            *self.outcomes.entry(word.clone()).or_default() += count.as_u64().unwrap_or(0);
+        }
+        let faults: Vec<String> = history
+            .plan
+            .faults
+            .iter()
+            .map(|trouble| format!("{:?}", trouble.fault))
+            .collect();
+        println!(
+            "{:>5}  seed {seed}  {:>5.1} s  {} requests {outcomes}  {} events  {frames} frames  {}",
+            self.done,
+            time.as_secs_f64(),
+            history.records.len(),
+            judged.truth.events.len(),
+            faults.join(", ")
+        );
+        if judged.violations.is_empty() {
+            return Ok(());
+        }
+        self.failed.push(seed);
+        for violation in &judged.violations {
+            *self.rules.entry(violation.rule).or_default() += 1;
+        }
+        self.write(seed, judged)
+    }
+
+    fn write(&self, seed: u64, judged: &Judged) -> Result<()> {
+        fs::create_dir_all(&self.out).with_context(|| format!("create {}", self.out.display()))?;
+        let text = explain(seed, judged);
+        let stem = self.out.join(format!("seed-{seed}"));
+        let whole = serde_json::json!({"history": judged.history, "truth": judged.truth});
+        fs::write(stem.with_extension("json"), serde_json::to_vec(&whole)?)?;
+        fs::write(stem.with_extension("txt"), &text)?;
+        let head: Vec<&str> = text.lines().take(40).collect();
+        println!("{}", head.join("\n"));
+        println!("      all of it: {}", stem.with_extension("txt").display());
+        Ok(())
+    }
+
+    /// The closing lines; true when the run says what it should.
+    #[must_use]
+    pub fn close(&self, seed: u64, planted: Option<&str>) -> bool {
+        let average =
+            self.time.as_secs_f64() / f64::from(u32::try_from(self.done.max(1)).unwrap_or(1));
+        println!(
+            "{} histories, {} requests, {} frames, {average:.2} s a history; outcomes {:?}",
+            self.done, self.requests, self.frames, self.outcomes
+        );
+        if !self.rules.is_empty() {
+            println!(
+                "broken rules: {:?}; failing seeds: {:?}",
+                self.rules, self.failed
+            );
+        }
+        if let (true, Some(name)) = (self.planted, planted) {
+            let caught = !self.failed.is_empty();
+            let word = if caught { "caught" } else { "NOT CAUGHT" };
+            println!(
+                "planted {name}: {word} after {} histories, {:.0} s (seed {seed})",
+                self.done,
+                self.time.as_secs_f64()
+            );
+            return caught;
+        }
+        println!(
+            "{} passed, {} failed (seed {seed})",
+            self.done - self.failures(),
+            self.failures()
+        );
+        self.failed.is_empty()
+    }
+
+    fn failures(&self) -> u64 {
+        u64::try_from(self.failed.len()).unwrap_or(u64::MAX)
+    }
+}
+
+/// A history that failed, for a person.
+fn explain(seed: u64, judged: &Judged) -> String {
+    let mut text = format!("seed {seed}: {} violations\n\n", judged.violations.len());
+    for violation in judged.violations.iter().take(EXPLAINED) {
+        text.push_str(&format!("* {violation}\n"));
+    }
+    text.push_str("\nWhat was done to the servers (µs since the beginning):\n");
+    for (at, what) in &judged.history.log {
+        text.push_str(&format!("  {at} {what}\n"));
+    }
+    text.push_str("\nThe log:\n");
+    for event in &judged.truth.events {
+        text.push_str(&format!(
+            "  {} kind {} {} over {:?} by {:?}\n",
+            event.revision, event.kind, event.name, event.previous_revision, event.audit_id
+        ));
+    }
+    text.push_str("\nThe requests:\n");
+    let mut records: Vec<_> = judged.history.records.iter().collect();
+    records.sort_by_key(|record| record.invoked);
+    for record in records {
+        text.push_str(&format!("  {}\n", brief(record)));
+    }
+    text.push_str("\nThe watches:\n");
+    for (number, watch) in judged.history.watches.iter().enumerate() {
+        for stream in &watch.streams {
+            let frames: Vec<String> = stream
+                .frames
+                .iter()
+                .map(|frame| {
+                    let at = crate::record::revision(&frame.object).unwrap_or(0);
+                    format!("{}@{at}", frame.kind)
+                })
+                .collect();
+            text.push_str(&format!(
+                "  {number} {:?} replica {} {:?} at {}: {} ({})\n",
+                watch.selector,
+                stream.replica,
+                stream.start,
+                stream.invoked,
+                frames.join(" "),
+                stream.end
+            ));
+        }
+    }
+    text
+}
+
+/// Seeds that failed once, in a file: one a line, what follows is a remark.
+pub struct Seeds {
+    /// In the order of the file.
+    pub known: Vec<u64>,
+    file: Option<PathBuf>,
+}
+
+impl Seeds {
+    /// Reads the file, which may be absent.
+    pub fn read(file: Option<&Path>) -> Result<Self> {
+        let text = match file.map(fs::read_to_string) {
+            None => String::new(),
+            Some(Ok(text)) => text,
+            Some(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Some(Err(error)) => return Err(error).context("read the seeds"),
+        };
+        let numbers = text
+            .lines()
+            .filter_map(|line| line.split_whitespace().next());
+        Ok(Self {
+            known: numbers.filter_map(|number| number.parse().ok()).collect(),
+            file: file.map(Path::to_path_buf),
+        })
+    }
+
+    /// Keeps a seed that failed.
+    pub fn add(&self, seed: u64, violations: &[Violation]) -> Result<()> {
+        let Some(file) = self.file.as_ref().filter(|_| !self.known.contains(&seed)) else {
+            return Ok(());
+        };
+        let mut open = OpenOptions::new().create(true).append(true).open(file)?;
+        let rule = violations.first().map_or("", |violation| violation.rule);
+        writeln!(open, "{seed} {rule}")?;
+        println!("      kept in {}", file.display());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_kept_once_and_read_again() {
+        let file = std::env::temp_dir().join(format!("robust-seeds-{}", std::process::id()));
+        let seeds = Seeds::read(Some(&file)).unwrap();
+        assert_eq!(seeds.known, Vec::<u64>::new());
+        seeds.add(7, &[Violation::new("a rule", "")]).unwrap();
+        let seeds = Seeds::read(Some(&file)).unwrap();
+        assert_eq!(seeds.known, [7]);
+        seeds.add(7, &[]).unwrap();
+        assert_eq!(Seeds::read(Some(&file)).unwrap().known, [7]);
+        fs::remove_file(file).unwrap();
+    }
+}
