@@ -29,7 +29,7 @@ pub struct Metric {
 }
 
 /// What the tables and charts show.
-pub const METRICS: [Metric; 4] = [
+pub const METRICS: [Metric; 6] = [
     Metric {
         title: "Server CPU per operation, µs",
         file: "cpu.svg",
@@ -51,18 +51,39 @@ pub const METRICS: [Metric; 4] = [
     Metric {
         title: "Memory of all server processes, MiB",
         file: "memory.svg",
-        pick: |figure| match figure.per_second {
-            // That of a scenario under load says more of what ran before it.
-            Some(_) if !figure.scenario.contains("memory") => None,
-            _ => figure.memory_mib,
+        // That of a scenario under load says more of what ran before it.
+        pick: |figure| figure.memory_mib.filter(|_| is_about_memory(figure)),
+        more_is_better: false,
+    },
+    Metric {
+        title: "Cold start until the first list, ms",
+        file: "start-time.svg",
+        pick: |figure| figure.p50_ms.filter(|_| is_start(figure)),
+        more_is_better: false,
+    },
+    Metric {
+        title: "Cold start until the first list, ms of CPU",
+        file: "start-cpu.svg",
+        pick: |figure| {
+            let cpu = figure.server_cpu_us.filter(|_| is_start(figure));
+            cpu.map(|cpu| cpu / 1e3)
         },
         more_is_better: false,
     },
 ];
 
+fn is_start(figure: &Figure) -> bool {
+    figure.scenario.starts_with("cold start")
+}
+
+fn is_about_memory(figure: &Figure) -> bool {
+    figure.scenario.contains("memory")
+}
+
 /// The rate of a scenario in which anything was done.
 fn loaded(figure: &Figure) -> Option<f64> {
-    figure.per_second.filter(|_| figure.operations > 0)
+    let is_load = figure.operations > 0 && !is_about_memory(figure);
+    figure.per_second.filter(|_| is_load)
 }
 
 /// Everything: goals, comparisons, notes, drift.
@@ -75,7 +96,6 @@ pub fn markdown(results: &Results) -> String {
     for metric in &METRICS {
         comparison(&mut text, results, metric);
     }
-    starts(&mut text, results);
     clients(&mut text, results);
     notes(&mut text, results);
     drift(&mut text, results);
@@ -139,26 +159,6 @@ fn comparison(text: &mut String, results: &Results, metric: &Metric) {
         });
         let cells: Vec<String> = cells.collect();
         let _ = writeln!(text, "| {scenario} | {} |", cells.join(" | "));
-    }
-}
-
-fn starts(text: &mut String, results: &Results) {
-    let all = results.scenarios().into_iter();
-    for scenario in all.filter(|scenario| scenario.starts_with("cold start")) {
-        let _ = writeln!(
-            text,
-            "\n| {scenario} | time, ms | CPU, ms | MiB |\n|---|---|---|---|"
-        );
-        for server in results.servers() {
-            let cell = |pick: Pick, unit: f64| {
-                let value = results.mean(server, scenario, pick);
-                value.map_or_else(|| "-".to_owned(), |value| number(value / unit))
-            };
-            let time = cell(|figure| figure.p50_ms, 1.0);
-            let cpu = cell(|figure| figure.server_cpu_us, 1e3);
-            let memory = cell(|figure| figure.memory_mib, 1.0);
-            let _ = writeln!(text, "| {} | {time} | {cpu} | {memory} |", label(server));
-        }
     }
 }
 

@@ -40,6 +40,8 @@ const WATCHED: &str = "bench-watched";
 /// One part of the measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Part {
+    /// A server that has done nothing yet: what idle watchers take.
+    Idle,
     /// An empty store: creates, updates, patches and reads by few and many clients.
     Writes,
     /// An empty store is filled up to the size of a large list; its memory.
@@ -48,7 +50,7 @@ pub enum Part {
     Cold,
     /// Lists, pages, tables.
     Lists,
-    /// WatchList, fan-out, idle watchers.
+    /// WatchList, fan-out, and what idle watchers ask of the database.
     Watches,
     /// The store is filled up to the largest size; memory and writes then.
     Grow,
@@ -125,6 +127,7 @@ impl Plan {
     /// Runs one part, printing a row as each scenario ends.
     pub async fn run(&self, part: Part) -> Result<()> {
         match part {
+            Part::Idle => self.idle().await,
             Part::Writes => self.writes().await,
             Part::Fill => self.fill_up().await,
             Part::Cold => self.cold().await,

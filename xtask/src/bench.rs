@@ -165,7 +165,7 @@ impl Driver<'_> {
     /// Twice from an empty store: what writes leave behind is in no other figure.
     fn measure(&self, subject: Subject, programs: &Path) -> Result<()> {
         Server::run(subject, programs, |server| {
-            self.drive(server, &["writes"], None, &[])
+            self.drive(server, &["idle", "writes"], None, &[])
         })?;
         Server::run(subject, programs, |server| {
             self.drive(server, &["fill"], None, &[])?;
@@ -174,7 +174,9 @@ impl Driver<'_> {
             let parts = ["cold", "lists", "watches", "grow"];
             self.drive(server, &parts, started, &sql)?;
             let started = Some(server.restart()?);
-            self.drive(server, &["cold", "huge"], started, &[])
+            self.drive(server, &["cold"], started, &[])?;
+            server.restart()?;
+            self.drive(server, &["huge"], None, &[])
         })
     }
 

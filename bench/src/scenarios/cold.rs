@@ -1,7 +1,7 @@
 //! From the start of the processes to the first list of all objects.
 
 use std::future::ready;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -11,6 +11,9 @@ use crate::figure::{Figure, mib, thousands};
 
 /// How long a server may take to come up.
 const LIMIT: Duration = Duration::from_secs(120);
+
+/// Between two questions to a server that is not ready.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// An object is more than this, in any list.
 const LEAST: usize = 500;
@@ -34,6 +37,23 @@ impl Plan {
         Ok(())
     }
 
+    /// Waits until there is an answer about a single object.
+    pub(super) async fn await_ready(&self) -> Result<()> {
+        let path = format!("{}?limit=1", self.kind.everywhere());
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let answer = match self.target.connect().await {
+                Ok(connection) => connection.count(&path, JSON).await,
+                Err(error) => Err(error),
+            };
+            match answer {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+
     /// Asks until there is a whole answer. A server that does not listen yet pays
     /// nothing for being asked.
     async fn first_list(&self) -> Result<(usize, Duration)> {
@@ -50,7 +70,7 @@ impl Plan {
                 Ok(size) if size > self.sizes.many * LEAST => return Ok((self.sizes.many, time)),
                 last => ensure!(time < LIMIT, "not ready within {LIMIT:?}: {last:?}"),
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }

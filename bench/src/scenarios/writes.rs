@@ -10,11 +10,15 @@ use super::{FEW, Plan, WRITES};
 use crate::figure::Figure;
 use crate::object::{body, patch};
 
+/// Objects that are made, read and deleted before anything is measured.
+const WARM_UP: usize = 300;
+
 /// How many clients ask at once.
 const CLIENTS: [usize; 3] = [1, 16, 64];
 
 impl Plan {
     pub(super) async fn writes(&self) -> Result<()> {
+        self.warm_up().await?;
         for clients in CLIENTS {
             let scenario = named("create", clients);
             self.measure(&scenario, self.create(&scenario, clients))
@@ -33,6 +37,21 @@ impl Plan {
         for clients in CLIENTS {
             let scenario = named("get", clients);
             self.measure(&scenario, self.get(&scenario, clients)).await;
+        }
+        Ok(())
+    }
+
+    /// The first requests to a server cost it more than all later ones; kube-apiserver
+    /// even lets the first create of a new kind wait for two seconds.
+    pub(super) async fn warm_up(&self) -> Result<()> {
+        let connection = self.target.connect().await?;
+        let collection = self.kind.in_namespace(WRITES);
+        for step in 0..WARM_UP {
+            let object = body(&self.kind.object(&format!("warm-up-{step}"), step));
+            connection.call(Method::POST, &collection, object).await?;
+            let path = format!("{collection}/warm-up-{step}");
+            connection.call(Method::GET, &path, Bytes::new()).await?;
+            connection.call(Method::DELETE, &path, Bytes::new()).await?;
         }
         Ok(())
     }
