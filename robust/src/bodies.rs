@@ -8,6 +8,8 @@ use crate::selector::LABEL;
 
 /// Group and version that the clients speak.
 const API: &str = "/apis/custom.example.com/v1";
+/// What bodies must bear: a character that databases like to refuse or to drop.
+const NOTE: &str = "nul \u{0} here";
 /// What holds objects that are made with a finalizer.
 const FINALIZER: &str = "example.com/held";
 
@@ -62,7 +64,7 @@ fn labels(shape: &Shape) -> Value {
 pub fn create(name: &str, shape: &Shape, finalizer: bool, op: &str) -> Value {
     let mut body = json!({
         "apiVersion": "custom.example.com/v1", "kind": "Widget",
-        "metadata": {"name": name, "labels": labels(shape), "annotations": {"op": op}},
+        "metadata": {"name": name, "labels": labels(shape), "annotations": {"op": op, "note": NOTE}},
         "spec": {"image": "registry.example.com/app:1", "color": shape.color, "replicas": shape.replicas},
     });
     if finalizer {
@@ -76,7 +78,8 @@ pub fn create(name: &str, shape: &Shape, finalizer: bool, op: &str) -> Value {
 pub fn put(known: &Value, shape: &Shape, op: &str) -> Value {
     let mut body = known.clone();
     set(&mut body, "metadata", "labels", labels(shape));
-    set(&mut body, "metadata", "annotations", json!({"op": op}));
+    let annotations = json!({"op": op, "note": NOTE});
+    set(&mut body, "metadata", "annotations", annotations);
     set(&mut body, "spec", "color", json!(shape.color));
     set(&mut body, "spec", "replicas", json!(shape.replicas));
     body

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -24,7 +25,8 @@ use crate::proxy::{Proxy, Weather};
 const BACK_LIMIT: Duration = Duration::from_secs(30);
 /// Postgres' settings beyond the defaults. WAL that nobody waits for is written as
 /// late as possible, so that what was not made durable is lost in a crash.
-const SETTINGS: [&str; 5] = [
+const SETTINGS: [&str; 6] = [
+    "commit_siblings=0",
     "shared_buffers=32MB",
     "wal_writer_delay=10s",
     "wal_writer_flush_after=64MB",
@@ -53,6 +55,8 @@ pub struct Lab {
     targets: Vec<Target>,
     /// Replicas that a fault has down on purpose.
     down: Mutex<BTreeSet<usize>>,
+    /// How slow the disk is made.
+    disk: AtomicU64,
 }
 
 impl Lab {
@@ -69,6 +73,7 @@ impl Lab {
             replicas: Vec::new(),
             targets: Vec::new(),
             down: Mutex::default(),
+            disk: AtomicU64::new(0),
         };
         if let Err(error) = lab.start_all(setup).await {
             let error = error.context(lab.last_words());
@@ -202,6 +207,16 @@ impl Lab {
         self.cluster.ensure(postgres_spec(&self.postgres))?;
         let postgres = self.postgres.clone();
         tokio::task::spawn_blocking(move || postgres.wait_ready(BACK_LIMIT)).await?
+    }
+
+    /// Makes every flush take so many microseconds longer: what a slower disk would do.
+    pub async fn slow_disk(&self, delay: u64) -> Result<()> {
+        if self.disk.swap(delay, Ordering::SeqCst) != delay {
+            let setting = format!("ALTER SYSTEM SET commit_delay = {delay}");
+            self.psql(&setting).await?;
+            self.psql("SELECT pg_reload_conf()").await?;
+        }
+        Ok(())
     }
 
     /// The process ids of the replicas' sessions, oldest first.

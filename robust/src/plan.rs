@@ -25,6 +25,8 @@ pub struct Plan {
     pub watchers: Vec<Watching>,
     /// What goes wrong.
     pub faults: Vec<Trouble>,
+    /// How slow the disk is: microseconds that Postgres waits before each flush.
+    pub disk: u64,
 }
 
 /// One thing that a client does.

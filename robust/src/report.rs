@@ -65,11 +65,12 @@ impl Report {
             .map(|trouble| format!("{:?}", trouble.fault))
             .collect();
         println!(
-            "{:>5}  seed {seed}  {:>5.1} s  {} requests {outcomes}  {} events  {frames} frames  {}",
+            "{:>5}  seed {seed}  {:>5.1} s  {} requests {outcomes}  {} events  {frames} frames  disk +{} µs  {}",
             self.done,
             time.as_secs_f64(),
             history.records.len(),
             judged.truth.events.len(),
+            history.plan.disk,
             faults.join(", ")
         );
         if judged.violations.is_empty() {

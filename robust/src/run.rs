@@ -1,9 +1,11 @@
 //! One history from its plan to its verdict.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use futures::future::join_all;
+use http_body_util::BodyExt as _;
 use hyper::Method;
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -21,6 +23,11 @@ use crate::scene::Scene;
 use crate::selector::Selector;
 use crate::truth::{Truth, statement};
 
+/// How long a replica may need to learn of a compaction.
+const EXPIRY_LIMIT: Duration = Duration::from_secs(5);
+/// Writes of one replica before a history without faults: more than it has connections.
+const WARM_WRITES: usize = 16;
+
 /// A history that happened, and what is wrong with it.
 pub struct Judged {
     /// What clients saw.
@@ -34,6 +41,10 @@ pub struct Judged {
 /// Has one history happen, in a namespace of its own, and judges it.
 pub async fn run(lab: &Arc<Lab>, plan: Plan, number: u64) -> Result<Judged> {
     let namespace = format!("h{number}-{:x}", plan.seed);
+    if plan.faults.is_empty() {
+        warm_up(lab, number).await;
+    }
+    lab.slow_disk(plan.disk).await?;
     let beginning = beginning(lab, &namespace).await?;
     let targets = lab.targets().to_vec();
     let scene = Arc::new(Scene::new(plan, namespace, beginning, targets));
@@ -58,6 +69,9 @@ pub async fn run(lab: &Arc<Lab>, plan: Plan, number: u64) -> Result<Judged> {
     let text = lab.psql(&statement(&scene.namespace, beginning)).await?;
     let truth: Truth = serde_json::from_str(&text).context("the history table")?;
     scene.goal.send_replace(Some(Arc::new(truth.clone())));
+    if truth.compacted > beginning {
+        violations.extend(expiry(&scene).await);
+    }
     let mut watches = Vec::new();
     for watcher in watchers {
         watches.push(watcher.await.context("a watcher broke off")?);
@@ -97,19 +111,34 @@ async fn beginning(lab: &Lab, namespace: &str) -> Result<i64> {
 }
 
 async fn first_write(client: &Client) -> Result<()> {
+    match client.call(creation("first")).await {
+        Outcome::Answered { code: 201, .. } => Ok(()),
+        other => bail!("the first write fails: {other:?}"),
+    }
+}
+
+/// Writes through all connections of all replicas, so that those that an earlier
+/// history broke are found out before one that has no faults begins.
+async fn warm_up(lab: &Lab, number: u64) {
+    for target in lab.targets() {
+        let client = Client::new(target.clone());
+        let writes =
+            (0..WARM_WRITES).map(|write| client.call(creation(&format!("w{number}-{write}"))));
+        // Whatever comes of them.
+        drop(join_all(writes).await);
+    }
+}
+
+fn creation(name: &str) -> Ask {
     let shape = Shape {
         tier: None,
         color: "blue".to_owned(),
         replicas: 1,
     };
-    let ask = Ask {
+    Ask {
         method: Method::POST,
-        body: bodies::create("first", &shape, false, "first"),
-        ..Ask::get(bodies::collection("first", false), "first")
-    };
-    match client.call(ask).await {
-        Outcome::Answered { code: 201, .. } => Ok(()),
-        other => bail!("the first write fails: {other:?}"),
+        body: bodies::create(name, &shape, false, "before"),
+        ..Ask::get(bodies::collection("before", false), "before")
     }
 }
 
@@ -151,6 +180,44 @@ async fn finals(scene: &Scene) {
             outcome,
         });
     }
+}
+
+/// What is compacted is refused, by lists and watches of every replica, as soon as it knows.
+async fn expiry(scene: &Scene) -> Vec<Violation> {
+    let at = scene.beginning;
+    let collection = bodies::collection(&scene.namespace, false);
+    let list = format!("{collection}?resourceVersion={at}&resourceVersionMatch=Exact");
+    let watch = format!("{collection}?resourceVersion={at}&watch=true&timeoutSeconds=1");
+    let mut violations = Vec::new();
+    for (replica, client) in scene.clients().into_iter().enumerate() {
+        for path in [&list, &watch] {
+            let deadline = tokio::time::Instant::now() + EXPIRY_LIMIT;
+            while !is_expired(&client, path.clone()).await {
+                if tokio::time::Instant::now() > deadline {
+                    let detail = format!("replica {replica} goes on to serve {path}");
+                    violations.push(Violation::new("compacted: refused", detail));
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    violations
+}
+
+/// Whether the answer, or the first event of a watch, is 410.
+async fn is_expired(client: &Client, path: String) -> bool {
+    let asking = async {
+        let response = client.send(Ask::get(path, "expiry")).await.ok()?;
+        if response.status().as_u16() == 410 {
+            return Some(true);
+        }
+        let body = response.into_body().collect().await.ok()?.to_bytes();
+        let first = body.split(|byte| *byte == b'\n').next()?;
+        let event: Value = serde_json::from_slice(first).ok()?;
+        Some(event.pointer("/object/code")? == 410)
+    };
+    asking.await.unwrap_or(false)
 }
 
 /// How many requests of a history had which outcome.

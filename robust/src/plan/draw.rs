@@ -32,6 +32,8 @@ impl Plan {
             .collect();
         let steps = clients.iter().map(Vec::len).sum::<usize>();
         let faults = draft.faults(u64::try_from(steps).unwrap_or(0), offer);
+        let disks = [(3, 0), (2, 2_000), (2, 10_000)];
+        let disk = draft.rng.weighted(&disks).unwrap_or(0);
         Self {
             seed,
             replicas: draft.replicas,
@@ -39,6 +41,7 @@ impl Plan {
             clients,
             watchers,
             faults,
+            disk,
         }
     }
 }
