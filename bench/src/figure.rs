@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::processes::Processes;
+use crate::processes::{Processes, machine_cpu};
 
 /// One scenario's outcome; a number that the scenario does not have is absent.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -31,6 +31,10 @@ pub struct Figure {
     /// Memory of all server processes, in MiB: at the end, or what the scenario is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<f64>,
+    /// Share of the machine's cores that neither the server nor the driver used: what
+    /// else ran, which makes everything slower, and CPU per operation dearer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub others: Option<f64>,
     /// What a reader of the figure has to know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -88,6 +92,7 @@ pub struct Start<'a> {
     processes: &'a Processes,
     server: Duration,
     client: Duration,
+    machine: Duration,
     time: Instant,
 }
 
@@ -98,6 +103,7 @@ impl<'a> Start<'a> {
             processes,
             server: processes.cpu(),
             client: Processes::own().cpu(),
+            machine: machine_cpu(),
             time: Instant::now(),
         }
     }
@@ -112,6 +118,9 @@ impl<'a> Start<'a> {
         let elapsed = self.time.elapsed().as_secs_f64();
         let server = self.processes.cpu().saturating_sub(self.server);
         let client = Processes::own().cpu().saturating_sub(self.client);
+        let machine = machine_cpu().saturating_sub(self.machine);
+        let others = machine.saturating_sub(server + client).as_secs_f64();
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         latencies.sort_unstable();
         let count = float(latencies.len().max(1));
         Figure {
@@ -123,6 +132,7 @@ impl<'a> Start<'a> {
             server_cpu_us: Some(server.as_secs_f64() * 1e6 / count),
             client_cpu_us: Some(client.as_secs_f64() * 1e6 / count),
             memory_mib: Some(mib(self.processes.memory())),
+            others: Some(others / (elapsed * float(cores))),
             note: None,
         }
     }

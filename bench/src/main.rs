@@ -134,15 +134,13 @@ fn drive(flags: Drive) -> Result<()> {
         .enable_all()
         .build()?;
     println!("{}", figure::Figure::header());
-    let outcome = runtime.block_on(async {
-        for part in flags.part {
-            plan.run(part).await?;
-        }
-        anyhow::Ok(())
-    });
-    // What was measured before something broke is kept.
-    let mut results = Results::read(&flags.out)?;
-    results.add(&flags.name, plan.figures.into_inner());
-    results.write(&flags.out)?;
-    outcome
+    for part in flags.part {
+        let outcome = runtime.block_on(plan.run(part));
+        // What was measured before something broke is kept.
+        let mut results = Results::read(&flags.out)?;
+        results.add(&flags.name, plan.figures.take());
+        results.write(&flags.out)?;
+        outcome?;
+    }
+    Ok(())
 }

@@ -102,6 +102,18 @@ impl Processes {
     }
 }
 
+/// CPU time that all cores together have spent on anything, whoever it was for.
+pub fn machine_cpu() -> Duration {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let first = text.lines().next().unwrap_or_default();
+    let ticks = first.split_whitespace().skip(1);
+    let ticks = ticks.filter_map(|field| field.parse::<u32>().ok());
+    // Idle and waiting for a disk are the fourth and fifth; those of guests are in the others.
+    let busy = ticks.take(8).enumerate();
+    let busy = busy.filter(|(index, _)| !matches!(index, 3 | 4));
+    busy.map(|(_, ticks)| TICK * ticks).sum()
+}
+
 /// Names in a directory that are numbers.
 fn numbers(dir: &Path) -> impl Iterator<Item = u32> {
     fs::read_dir(dir)
@@ -173,6 +185,15 @@ mod tests {
         assert!(status.unwrap().success());
         assert!(children() > before + 2 * TICK);
         assert!(Processes::own().cpu() >= children());
+    }
+
+    #[test]
+    fn the_machine_is_busy_with_at_least_this_process() {
+        let (before, own) = (machine_cpu(), Processes::own().cpu());
+        burn(Duration::from_millis(200));
+        let used = Processes::own().cpu() - own;
+        assert!(machine_cpu() + 4 * TICK >= before + used, "{used:?}");
+        assert!(machine_cpu() > before);
     }
 
     #[test]

@@ -28,6 +28,10 @@ pub struct Metric {
     pub more_is_better: bool,
 }
 
+/// Share of the machine that the kernel's own threads may use at most; more is someone
+/// else, and a round with him is no comparison with one without.
+const QUIET: f64 = 0.1;
+
 /// What the tables and charts show.
 pub const METRICS: [Metric; 6] = [
     Metric {
@@ -90,7 +94,15 @@ fn loaded(figure: &Figure) -> Option<f64> {
 pub fn markdown(results: &Results) -> String {
     let mut text = format!("\n{}\n", results.machine);
     for round in &results.rounds {
-        let _ = writeln!(text, "- {}: {}", round.name, round.time);
+        let (name, time) = (&round.name, &round.time);
+        let quiet = match round.others() {
+            Some(share) if share > QUIET => {
+                format!("NOT QUIET: something else used {:.0} %", share * 100.0)
+            }
+            Some(share) => format!("{:.0} % used by something else", share * 100.0),
+            None => "what else ran was not measured".to_owned(),
+        };
+        let _ = writeln!(text, "- {name}: {time}, {quiet}");
     }
     goals_table(&mut text, &goals::verdicts(results));
     for metric in &METRICS {
@@ -250,6 +262,24 @@ mod tests {
         ] {
             assert!(text.contains(row), "{row}\n{text}");
         }
+    }
+
+    #[test]
+    fn a_round_beside_other_work_is_told() {
+        let mut results = Results::default();
+        for (name, share) in [("ours#1", 0.02), ("crd#1", 0.4)] {
+            let figure = Figure {
+                others: Some(share),
+                ..Figure::default()
+            };
+            results.add(name, vec![figure]);
+        }
+        let text = markdown(&results);
+        assert!(
+            text.contains("NOT QUIET: something else used 40 %"),
+            "{text}"
+        );
+        assert!(text.contains("2 % used by something else"), "{text}");
     }
 
     #[test]

@@ -43,6 +43,12 @@ impl Round {
     pub fn server(&self) -> &str {
         self.name.split('#').next().unwrap_or_default()
     }
+
+    /// Share of the machine that something else used; none when it was not measured.
+    pub fn others(&self) -> Option<f64> {
+        let shares: Vec<f64> = self.figures.iter().filter_map(|f| f.others).collect();
+        (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / float(shares.len()))
+    }
 }
 
 impl Results {
