@@ -907,5 +907,12 @@ ALTER TABLE ONLY store.resources
 
 
 --
+-- Name: events_deletions; Type: INDEX; Schema: store; Owner: -
+--
+
+CREATE INDEX events_deletions ON ONLY store.events USING btree (resource, namespace, name, revision) WHERE (kind = 2);
+
+
+--
 -- PostgreSQL database dump complete
 --

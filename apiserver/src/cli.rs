@@ -74,6 +74,8 @@ pub(crate) struct Serve {
     #[arg(long, env = "HISTORY_RETENTION", value_name = "TIME", default_value = "15m", value_parser = parse_duration)]
     pub history_retention: Duration,
     #[command(flatten)]
+    pub requests: Requests,
+    #[command(flatten)]
     pub shutdown: Shutdown,
     #[command(flatten)]
     pub telemetry: Telemetry,
@@ -99,9 +101,41 @@ pub(crate) struct Standalone {
     #[arg(long, env = "HISTORY_RETENTION", value_name = "TIME", default_value = "15m", value_parser = parse_duration)]
     pub history_retention: Duration,
     #[command(flatten)]
+    pub requests: Requests,
+    #[command(flatten)]
     pub shutdown: Shutdown,
     #[command(flatten)]
     pub telemetry: Telemetry,
+}
+
+/// What requests may ask for, and how many at once.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Requests {
+    /// Gets and lists under way at once, beside those of system:masters; 0 is no limit.
+    #[arg(
+        long,
+        env = "MAX_REQUESTS_INFLIGHT",
+        value_name = "COUNT",
+        default_value_t = 400
+    )]
+    pub max_requests_inflight: usize,
+    /// Writes under way at once, beside those of system:masters; 0 is no limit.
+    #[arg(
+        long,
+        env = "MAX_MUTATING_REQUESTS_INFLIGHT",
+        value_name = "COUNT",
+        default_value_t = 200
+    )]
+    pub max_mutating_requests_inflight: usize,
+    /// Whether lists and watches take a shardSelector; it is ignored otherwise.
+    #[arg(
+        long,
+        env = "SHARDED_LIST_AND_WATCH",
+        value_name = "BOOL",
+        default_value_t = true,
+        action = clap::ArgAction::Set
+    )]
+    pub sharded_list_and_watch: bool,
 }
 
 /// How a stop takes its course.
@@ -243,5 +277,8 @@ mod tests {
         assert_eq!(serve.history_retention, Duration::from_secs(900));
         assert_eq!(serve.shutdown.shutdown_timeout, Duration::from_secs(20));
         assert_eq!(serve.telemetry.log_format, LogFormat::Json);
+        assert_eq!(serve.requests.max_requests_inflight, 400);
+        assert_eq!(serve.requests.max_mutating_requests_inflight, 200);
+        assert!(serve.requests.sharded_list_and_watch);
     }
 }

@@ -7,18 +7,20 @@ use anyhow::{Context, Result};
 use plumbing::health::Health;
 use plumbing::metrics::Registry as MetricsRegistry;
 use plumbing::shutdown;
+use serving::api::Features;
 use serving::auth::{
     Authenticator, Authorizer, DelegatedAuthorizer, DelegatedOptions, kube_client,
 };
 use serving::documents::ServerVersion;
+use serving::flow::MaxInFlight;
 use serving::namespaces::{ClusterNamespaces, NamespaceLookup};
 use serving::registry::Registry;
-use serving::server::{Server, ServerBuilder};
+use serving::server::{self, Server, ServerBuilder};
 use serving::tls::{self, CertResolver, CertificateFiles};
 use serving::wire::{ServerConfig, ShutdownTimes};
 use store::{Store, StoreConfig};
 
-use crate::cli::{Serve, Shutdown};
+use crate::cli::{Requests, Serve, Shutdown};
 use crate::widgets::Widgets;
 
 /// Who may do what, and where: the answers of a kube-apiserver, or of a server without one.
@@ -33,6 +35,7 @@ pub(crate) struct Listen {
     pub address: SocketAddr,
     pub certificate: CertificateFiles,
     pub shutdown: Shutdown,
+    pub requests: Requests,
 }
 
 /// Serves until a signal ends the process.
@@ -55,6 +58,7 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
             key: args.tls_private_key_file,
         },
         shutdown: args.shutdown,
+        requests: args.requests,
     };
     let store = StoreConfig {
         retention: args.history_retention,
@@ -88,6 +92,14 @@ pub(crate) async fn start(
         authenticator: Arc::new(identity.authenticator),
         authorizer: identity.authorizer,
         namespaces: identity.namespaces,
+        features: Features {
+            sharded_list_and_watch: listen.requests.sharded_list_and_watch,
+        },
+        max_in_flight: MaxInFlight {
+            reading: listen.requests.max_requests_inflight,
+            mutating: listen.requests.max_mutating_requests_inflight,
+        },
+        name_source: server::random,
         wire,
         about: ServerVersion {
             title: "Widget API".to_owned(),

@@ -98,6 +98,7 @@ async fn serve_from(
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, args.secure_port)),
         certificate: credentials.serving.clone(),
         shutdown: args.shutdown.clone(),
+        requests: args.requests.clone(),
     };
     let server = serve::start(store, identity, listen).await?;
     let path = args.data_dir.join("kubeconfig");

@@ -68,6 +68,7 @@ fn describe() -> ResourceInfo {
             status_replicas: "/status/replicas",
             label_selector: "/status/selector",
         }),
+        history: true,
     }
 }
 

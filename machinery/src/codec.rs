@@ -27,6 +27,8 @@ pub struct ListMeta {
     pub continue_token: Option<String>,
     /// How many objects follow this page, when that is known.
     pub remaining_item_count: Option<i64>,
+    /// The shard selector, when the list is one of several shards.
+    pub shard_selector: Option<String>,
 }
 
 impl ListMeta {
@@ -45,6 +47,10 @@ impl ListMeta {
         }
         if let Some(count) = self.remaining_item_count {
             metadata.insert("remainingItemCount".to_owned(), count.into());
+        }
+        if let Some(selector) = &self.shard_selector {
+            let info = serde_json::json!({ "selector": selector });
+            metadata.insert("shardInfo".to_owned(), info);
         }
         Value::Object(metadata)
     }
@@ -102,10 +108,11 @@ mod tests {
             resource_version: "7".into(),
             continue_token: Some("abc".into()),
             remaining_item_count: Some(3),
+            shard_selector: Some("s".into()),
         };
         assert_eq!(
             page.to_value(),
-            json!({"resourceVersion": "7", "continue": "abc", "remainingItemCount": 3})
+            json!({"resourceVersion": "7", "continue": "abc", "remainingItemCount": 3, "shardInfo": {"selector": "s"}})
         );
     }
 

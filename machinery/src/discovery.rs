@@ -1,5 +1,7 @@
 //! Discovery documents, derived from the registered resources.
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -18,7 +20,10 @@ const VERBS: [&str; 8] = [
 ];
 
 /// What a subresource can do.
-const SUBRESOURCE_VERBS: [&str; 3] = ["get", "patch", "update"];
+const SUBRESOURCE_VERBS: &[&str] = &["get", "patch", "update"];
+
+/// What a subresource can do that is only looked at.
+const READ_VERBS: &[&str] = &["get"];
 
 /// APIGroupList: `/apis`.
 #[must_use]
@@ -125,7 +130,7 @@ fn legacy_entries(info: &ResourceInfo, version: &VersionInfo) -> Vec<(String, Va
             "singularName": "",
             "namespaced": info.is_namespaced(),
             "kind": subresource.kind,
-            "verbs": SUBRESOURCE_VERBS,
+            "verbs": subresource.verbs,
         });
         if let (true, Value::Object(members)) = (subresource.is_foreign, &mut entry) {
             members.insert("group".to_owned(), subresource.group.into());
@@ -162,7 +167,7 @@ fn aggregated_entry(info: &ResourceInfo, version: &VersionInfo) -> Value {
                 "version": subresource.version,
                 "kind": subresource.kind,
             });
-            json!({"subresource": subresource.name, "responseKind": kind, "verbs": SUBRESOURCE_VERBS})
+            json!({"subresource": subresource.name, "responseKind": kind, "verbs": subresource.verbs})
         })
         .collect();
     if let (false, Value::Object(members)) = (below.is_empty(), &mut entry) {
@@ -186,7 +191,8 @@ struct Subresource {
     name: &'static str,
     group: &'static str,
     version: &'static str,
-    kind: &'static str,
+    kind: Cow<'static, str>,
+    verbs: &'static [&'static str],
     /// The kind is of another group than the resource.
     is_foreign: bool,
 }
@@ -196,17 +202,27 @@ fn subresources(info: &ResourceInfo, version: &VersionInfo) -> impl Iterator<Ite
         name: "scale",
         group: "autoscaling",
         version: "v1",
-        kind: crate::scale::KIND,
+        kind: crate::scale::KIND.into(),
+        verbs: SUBRESOURCE_VERBS,
         is_foreign: true,
     });
     let status = info.status.then_some(Subresource {
         name: "status",
         group: info.group,
         version: version.name,
-        kind: info.kind,
+        kind: info.kind.into(),
+        verbs: SUBRESOURCE_VERBS,
         is_foreign: false,
     });
-    scale.into_iter().chain(status)
+    let history = info.history.then(|| Subresource {
+        name: "history",
+        group: info.group,
+        version: version.name,
+        kind: crate::history::kind(info).into(),
+        verbs: READ_VERBS,
+        is_foreign: false,
+    });
+    history.into_iter().chain(scale).chain(status)
 }
 
 fn group_names(resources: &[&ResourceInfo]) -> Vec<&'static str> {

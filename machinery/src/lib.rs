@@ -6,6 +6,7 @@ pub mod discovery;
 pub mod error;
 pub mod field;
 pub mod field_selector;
+pub mod history;
 pub mod label_selector;
 pub mod lens;
 pub mod meta;
@@ -22,6 +23,7 @@ pub mod resource;
 pub mod revision;
 pub mod scale;
 pub mod schema;
+pub mod shard_selector;
 pub mod table;
 
 pub use object::Object;

@@ -90,6 +90,8 @@ pub enum Endpoint {
     Watch,
     /// A document without derived shapes: Scale, version.
     Plain,
+    /// A document that is also told as a Table: history.
+    Rows,
 }
 
 impl MediaType {
@@ -131,7 +133,7 @@ pub fn negotiate(accept: Option<&str>, endpoint: Endpoint) -> Result<MediaType, 
 fn not_acceptable(endpoint: Endpoint) -> ApiError {
     ApiError::not_acceptable(match endpoint {
         Endpoint::Watch => &["application/json;stream=watch"],
-        Endpoint::Object | Endpoint::List | Endpoint::Plain => &[JSON, YAML],
+        Endpoint::Object | Endpoint::List | Endpoint::Plain | Endpoint::Rows => &[JSON, YAML],
     })
 }
 
@@ -168,7 +170,9 @@ fn derived_shape(asked: Conversion<'_>, endpoint: Endpoint) -> Option<(AsKind, M
         _ => return None,
     };
     let kind = match (asked.kind, endpoint) {
-        ("Table", Endpoint::Object | Endpoint::List | Endpoint::Watch) => AsKind::Table,
+        ("Table", Endpoint::Object | Endpoint::List | Endpoint::Watch | Endpoint::Rows) => {
+            AsKind::Table
+        }
         ("PartialObjectMetadata", Endpoint::Object | Endpoint::Watch) => {
             AsKind::PartialObjectMetadata
         }

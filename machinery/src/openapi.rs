@@ -119,6 +119,7 @@ pub(crate) mod test_resources {
                 status_replicas: "/status/size",
                 label_selector: "/status/selector",
             }),
+            history: true,
         }
     }
 
@@ -134,6 +135,7 @@ pub(crate) mod test_resources {
             versions: vec![version("v1", true)],
             status: false,
             scale: None,
+            history: false,
             ..gadgets()
         }
     }
@@ -253,6 +255,7 @@ mod tests {
                 let kind = &operation["x-kubernetes-group-version-kind"]["kind"];
                 let expected = match () {
                     () if path.ends_with("/scale") => "Scale",
+                    () if path.ends_with("/history") => "GadgetHistory",
                     () if path.contains("knobs") => "Knob",
                     () => "Gadget",
                 };

@@ -12,6 +12,7 @@ use std::time::Duration;
 pub use delete::{DeleteOptions, Propagation};
 pub use list::{InitialState, ListOptions, ReadMode, VersionMatch, WatchStart};
 
+use crate::continue_token::ContinueToken;
 use crate::error::ApiError;
 use crate::field::FieldError;
 use crate::names::GroupKind;
@@ -61,6 +62,40 @@ impl GetOptions {
             0 => ReadMode::Any,
             revision => ReadMode::NotOlderThan(revision),
         })
+    }
+}
+
+/// Options of a document that comes in pages.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PageOptions {
+    /// `limit`, if there is one; zero and less are none.
+    pub limit: Option<usize>,
+    continue_token: String,
+}
+
+impl PageOptions {
+    /// Reads the query.
+    ///
+    /// # Errors
+    /// 400 if the limit is no number.
+    pub fn parse<K: AsRef<str>, V: AsRef<str>>(pairs: &[(K, V)]) -> Result<Self, ApiError> {
+        let query = Query::new(pairs);
+        let limit = query.integer("limit")?.unwrap_or(0);
+        Ok(Self {
+            limit: usize::try_from(limit).ok().filter(|limit| *limit > 0),
+            continue_token: query.text("continue").to_owned(),
+        })
+    }
+
+    /// The page to go on with, unless it is the first.
+    ///
+    /// # Errors
+    /// 400 if it is no token.
+    pub fn token(&self) -> Result<Option<ContinueToken>, ApiError> {
+        if self.continue_token.is_empty() {
+            return Ok(None);
+        }
+        ContinueToken::decode(&self.continue_token).map(Some)
     }
 }
 

@@ -28,21 +28,11 @@ pub fn write_json(out: &mut Vec<u8>, object: &Object, version: MetaVersion) {
     out.push(b'}');
 }
 
-/// Writes a PartialObjectMetadataList as JSON.
-pub fn write_list_json<'a>(
-    out: &mut Vec<u8>,
-    objects: impl IntoIterator<Item = &'a Object>,
-    meta: &ListMeta,
-    version: MetaVersion,
-) {
-    write_list_head(out, meta, version);
-    for (index, object) in objects.into_iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        write_json(out, object, version);
-    }
-    out.extend_from_slice(b"]}\n");
+/// Writes PartialObjectMetadata around metadata that is JSON already.
+pub fn write_raw(out: &mut Vec<u8>, metadata: &[u8], version: MetaVersion) {
+    write_type(out, "PartialObjectMetadata", version);
+    out.extend_from_slice(metadata);
+    out.push(b'}');
 }
 
 /// Everything of a PartialObjectMetadataList before its items: items (comma separated) and
@@ -103,12 +93,11 @@ mod tests {
             ..ListMeta::default()
         };
         let mut out = Vec::new();
-        write_list_json(
-            &mut out,
-            [&widget(), &Object::new()],
-            &meta,
-            MetaVersion::V1Beta1,
-        );
+        write_list_head(&mut out, &meta, MetaVersion::V1Beta1);
+        write_json(&mut out, &widget(), MetaVersion::V1Beta1);
+        out.push(b',');
+        write_raw(&mut out, b"{}", MetaVersion::V1Beta1);
+        out.extend_from_slice(b"]}");
         assert_eq!(
             serde_json::from_slice::<Value>(&out).unwrap(),
             json!({

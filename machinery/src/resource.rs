@@ -46,6 +46,8 @@ pub struct ResourceInfo {
     pub status: bool,
     /// Where the `scale` subresource finds its values, if there is one.
     pub scale: Option<ScalePaths>,
+    /// Whether there is a `history` subresource: who wrote what, from the store's log.
+    pub history: bool,
 }
 
 /// One served version of a resource.
@@ -176,6 +178,7 @@ mod tests {
             versions: vec![version("v2", false), version("v1", true)],
             status: false,
             scale: None,
+            history: false,
         }
     }
 

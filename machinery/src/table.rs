@@ -278,6 +278,7 @@ mod tests {
             resource_version: "8".into(),
             continue_token: Some("next".into()),
             remaining_item_count: Some(4),
+            shard_selector: None,
         };
         let mut out = Vec::new();
         let gadget = gadget();

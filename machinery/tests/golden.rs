@@ -118,6 +118,7 @@ fn gadgets() -> ResourceInfo {
             status_replicas: "/status/size",
             label_selector: "/status/selector",
         }),
+        history: true,
     }
 }
 
@@ -133,6 +134,7 @@ fn knobs() -> ResourceInfo {
         versions: vec![version("v1", true)],
         status: false,
         scale: None,
+        history: false,
         ..gadgets()
     }
 }

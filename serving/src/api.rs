@@ -17,10 +17,12 @@ use uuid::Uuid;
 
 use crate::{
     auth::{self, Authenticator, Authorizer, UserInfo},
+    compression,
     context::Context,
     documents::Documents,
     encode,
     exchange::{self, Request, Response},
+    flow::{Flow, Seat},
     handlers,
     metrics::Metrics,
     namespaces::NamespaceLookup,
@@ -31,9 +33,24 @@ use crate::{
 };
 
 /// What a request other than a watch may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longer ids are not believed: they end in logs.
 const MAX_AUDIT_ID: usize = 64;
+
+/// What a server can do and need not.
+#[derive(Debug, Clone, Copy)]
+pub struct Features {
+    /// `shardSelector` of lists and watches; ignored when off, as kube-apiserver does by default.
+    pub sharded_list_and_watch: bool,
+}
+
+impl Default for Features {
+    fn default() -> Self {
+        Self {
+            sharded_list_and_watch: true,
+        }
+    }
+}
 
 /// Everything that handlers share.
 pub struct Api {
@@ -55,6 +72,12 @@ pub struct Api {
     pub metrics_registry: Arc<MetricsRegistry>,
     /// Those of requests.
     pub metrics: Metrics,
+    /// What can be switched off.
+    pub features: Features,
+    /// Requests under way.
+    pub flow: Flow,
+    /// Makes the suffixes of generated names.
+    pub name_source: fn() -> u64,
     /// Cancelled when watches must end.
     pub drain: CancellationToken,
 }
@@ -123,12 +146,13 @@ impl Api {
         let who = auth::impersonate(self.authorizer.as_ref(), who, headers).await?;
         *user = Some(who.clone());
         let allotted = allotted_time(&request, info)?;
+        let seat = self.flow.admit(info, &who)?;
         auth::authorize(
             self.authorizer.as_ref(),
             &permission::attributes(info, &who),
         )
         .await?;
-        let work = self.serve(request, info, (target, who), audit_id);
+        let work = self.serve(request, info, (target, who, seat), audit_id);
         match allotted {
             None => work.await,
             Some(time) => {
@@ -149,7 +173,7 @@ impl Api {
         self: &Arc<Self>,
         request: Request,
         info: &RequestInfo,
-        (target, user): (Option<&Target>, UserInfo),
+        (target, user, seat): (Option<&Target>, UserInfo, Seat),
         audit_id: String,
     ) -> Result<Response, ApiError> {
         if !info.is_resource {
@@ -169,6 +193,7 @@ impl Api {
             user,
             audit_id,
         );
+        context.sit(seat);
         let version = target.version();
         if let Some(text) = version.info.deprecation_warning {
             context.warn(text);
@@ -180,8 +205,12 @@ impl Api {
                 encode::error_response(context.headers(), error)
             }
         };
+        response = compression::of_whole(context.headers(), response).await;
         for warning in context.warning_headers() {
             response.append(header::WARNING, &warning);
+        }
+        if !context.info.is_long_running() {
+            response.seat = context.rise();
         }
         Ok(response)
     }
@@ -250,7 +279,8 @@ fn request_span(request: &Request, audit_id: &str) -> tracing::Span {
     span
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&'static str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message")

@@ -4,12 +4,19 @@ use std::{cell::RefCell, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, header, request::Parts};
-use machinery::{Object, error::ApiError, meta, names::GroupResource, options::FieldValidation};
+use machinery::{
+    Object,
+    error::ApiError,
+    meta,
+    names::GroupResource,
+    options::{FieldValidation, ListOptions},
+};
 
 use crate::{
     api::Api,
     auth::UserInfo,
     exchange::{self, Payload},
+    flow::Seat,
     namespaces::Phase,
     request_info::{Query, RequestInfo},
 };
@@ -35,6 +42,7 @@ pub struct Context {
     pub audit_id: String,
     payload: RefCell<Option<Payload>>,
     warnings: RefCell<Vec<String>>,
+    seat: RefCell<Option<Seat>>,
 }
 
 impl Context {
@@ -57,6 +65,7 @@ impl Context {
             audit_id,
             payload,
             warnings,
+            seat: RefCell::default(),
         }
     }
 
@@ -78,13 +87,43 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// 413 when it is too large, 400 when it is compressed or breaks off.
+    /// 413 when it is too large, 400 when it is compressed or breaks off, 429 when too many
+    /// requests are under way by the time it is there.
     pub async fn body(&self) -> Result<Bytes, ApiError> {
         exchange::check_announced_body(self.headers())?;
         let payload = self.payload.borrow_mut().take();
-        match payload {
-            Some(mut payload) => exchange::read_body(&mut payload).await,
-            None => Ok(Bytes::new()),
+        let Some(mut payload) = payload else {
+            return Ok(Bytes::new());
+        };
+        // A client that sends slowly must not keep others from their turn.
+        drop(self.rise());
+        let body = exchange::read_body(&mut payload).await?;
+        self.sit(self.api.flow.admit(&self.info, &self.user)?);
+        Ok(body)
+    }
+
+    /// Takes a seat among the requests under way.
+    pub fn sit(&self, seat: Seat) {
+        self.seat.replace(Some(seat));
+    }
+
+    /// Gives the seat up.
+    #[must_use]
+    pub fn rise(&self) -> Option<Seat> {
+        self.seat.take()
+    }
+
+    /// Options of list, watch and deletecollection.
+    ///
+    /// # Errors
+    ///
+    /// As [`ListOptions::parse`].
+    pub fn list_options(&self) -> Result<ListOptions, ApiError> {
+        let options = ListOptions::parse(self.query.pairs())?;
+        if self.api.features.sharded_list_and_watch {
+            options.sharded(self.query.pairs())
+        } else {
+            Ok(options)
         }
     }
 

@@ -7,7 +7,7 @@ use futures::{StreamExt as _, stream::BoxStream, stream::LocalBoxStream};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use machinery::error::ApiError;
 
-use crate::{request_info::Query, wire::Connection};
+use crate::{flow::Seat, request_info::Query, wire::Connection};
 
 /// The largest request body that is read.
 pub const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
@@ -32,8 +32,6 @@ pub struct Request {
 pub enum Body {
     /// Complete, with a known length.
     Bytes(Bytes),
-    /// Complete, as pieces that are shared with other responses.
-    Chunks(Vec<Bytes>),
     /// Produced while it is sent; ends the response when it ends.
     Stream(BoxStream<'static, Bytes>),
     /// The connection becomes a WebSocket on which every item is one message.
@@ -55,6 +53,9 @@ pub struct Response {
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
+    /// Kept until a body that is produced while it is sent has ended, for which it has the time of
+    /// a request. A watch has none and may go on.
+    pub seat: Option<Seat>,
 }
 
 impl Response {
@@ -65,6 +66,7 @@ impl Response {
             status: StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             headers: HeaderMap::new(),
             body: Body::Bytes(body.into()),
+            seat: None,
         };
         response.set(header::CONTENT_TYPE, content_type);
         response
@@ -80,14 +82,14 @@ impl Response {
 
     /// Sets a header field; a value that HTTP cannot carry is left out.
     pub fn set(&mut self, name: HeaderName, value: &str) {
-        if let Ok(value) = HeaderValue::from_str(value) {
+        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
             self.headers.insert(name, value);
         }
     }
 
     /// Adds one more field of a name.
     pub fn append(&mut self, name: HeaderName, value: &str) {
-        if let Ok(value) = HeaderValue::from_str(value) {
+        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
             self.headers.append(name, value);
         }
     }

@@ -5,7 +5,10 @@ mod create;
 mod delete;
 mod delete_collection;
 mod get;
+mod history;
 mod list;
+mod list_body;
+mod objects;
 mod patch;
 mod scale;
 mod selection;
@@ -39,6 +42,7 @@ pub async fn dispatch(context: &Context, target: &Target) -> Result<Response, Ap
         ("", "delete", true) => delete::handle(context, target).await,
         ("status", "update", true) => update::handle(context, target, Half::Status).await,
         ("status", "patch", true) => patch::handle(context, target, Half::Status).await,
+        ("history", "get", true) => history::handle(context, target).await,
         ("scale", "get", true) => scale::get(context, target).await,
         ("scale", "update", true) => scale::update(context, target).await,
         ("scale", "patch", true) => scale::patch(context, target).await,
@@ -58,6 +62,7 @@ fn check_shape(context: &Context, target: &Target) -> Result<(), ApiError> {
         "" => true,
         "status" => resource.status,
         "scale" => resource.scale.is_some(),
+        "history" => resource.history,
         _ => false,
     };
     let is_namespace_odd =
@@ -73,6 +78,10 @@ fn check_shape(context: &Context, target: &Target) -> Result<(), ApiError> {
     }
     let spans_namespaces = resource.is_namespaced() && info.namespace.is_empty();
     match info.verb.as_str() {
+        _ if info.is_method_odd => Err(ApiError::method_not_supported(
+            &target.group_resource(),
+            &info.verb,
+        )),
         _ if spans_namespaces && info.named_by_path => Err(ApiError::generic_not_found()),
         "list" | "watch" => Ok(()),
         _ if spans_namespaces => Err(ApiError::method_not_supported(

@@ -2,7 +2,7 @@
 //! knows the framework. There is one route; which handler serves a request is
 //! decided by [`crate::request_info`], as its authorization is.
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use actix_web::{
     HttpMessage as _, HttpRequest, HttpResponse,
@@ -10,7 +10,8 @@ use actix_web::{
     web,
 };
 use bytes::Bytes;
-use futures::{SinkExt as _, StreamExt as _, stream::BoxStream};
+use futures::{SinkExt as _, Stream, StreamExt as _, stream::BoxStream};
+use tokio::{sync::oneshot, time::Instant};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -21,8 +22,9 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    api::Api,
+    api::{Api, REQUEST_TIMEOUT, panic_text},
     exchange::{Body, Request, Response},
+    flow::Seat,
     request_info::Query,
     wire::{BoxError, Connection, RequestHead, StreamBody, Upgrade, UpgradedIo},
 };
@@ -77,13 +79,8 @@ fn write(response: Response) -> HttpResponse {
     }
     match response.body {
         Body::Bytes(bytes) => return answer.set_body(bytes).map_into_boxed_body(),
-        Body::Chunks(chunks) => {
-            answer
-                .extensions_mut()
-                .insert(StreamBody::from_chunks(chunks));
-        }
         Body::Stream(chunks) => {
-            let body = StreamBody::from_stream(chunks.map(Ok::<Bytes, BoxError>));
+            let body = StreamBody::from_stream(guarded(chunks, response.seat));
             answer.extensions_mut().insert(body);
         }
         Body::WebSocket {
@@ -93,6 +90,49 @@ fn write(response: Response) -> HttpResponse {
         } => accept_websocket(&mut answer, (key, protocol), messages),
     }
     answer
+}
+
+/// A body that is cut, so that the client does not take it for whole, when its producer panics or
+/// its time is up.
+fn guarded(
+    chunks: BoxStream<'static, Bytes>,
+    seat: Option<Seat>,
+) -> impl Stream<Item = Result<Bytes, BoxError>> + Send {
+    let time = seat.map(Allotted::start);
+    AssertUnwindSafe(chunks).catch_unwind().map(move |chunk| {
+        if time.as_ref().is_some_and(Allotted::is_over) {
+            return Err("the client took too long".into());
+        }
+        chunk.map_err(|panic| {
+            let text = panic_text(panic.as_ref());
+            tracing::error!("the body of a response panicked: {text}");
+            BoxError::from("the body could not be produced")
+        })
+    })
+}
+
+/// The time that a body has to be sent. A client that does not read is not asked, so its seat is
+/// given up by a task of its own.
+struct Allotted {
+    end: Instant,
+    _body: oneshot::Sender<()>,
+}
+
+impl Allotted {
+    fn start(seat: Seat) -> Self {
+        let end = Instant::now() + REQUEST_TIMEOUT;
+        let (body, gone) = oneshot::channel();
+        tokio::spawn(async move {
+            // Either ends it: the body is gone, or its time.
+            let _ = tokio::time::timeout_at(end, gone).await;
+            drop(seat);
+        });
+        Self { end, _body: body }
+    }
+
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.end
+    }
 }
 
 fn accept_websocket(

@@ -5,14 +5,17 @@
 
 pub mod api;
 pub mod auth;
+mod compression;
 pub mod context;
 mod decode;
 pub mod documents;
 mod encode;
 pub mod error;
 pub mod exchange;
+pub mod flow;
 mod handlers;
 mod http;
+mod list_writer;
 mod metrics;
 pub mod namespaces;
 mod permission;

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
-use machinery::error::ApiError;
+use machinery::{error::ApiError, meta::format};
 
 /// The longest that a request waits for kube-apiserver's word.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -68,6 +68,10 @@ impl ClusterNamespaces {
     }
 
     async fn ask(&self, name: &str) -> Result<Phase, ApiError> {
+        // What no namespace is called would become another path of kube-apiserver's.
+        if !format::label_problems(name).is_empty() {
+            return Ok(Phase::Absent);
+        }
         match tokio::time::timeout(DEADLINE, self.api.get_opt(name)).await {
             Ok(Ok(Some(namespace))) => Ok(phase_of(&namespace)),
             Ok(Ok(None)) => Ok(Phase::Absent),

@@ -76,6 +76,8 @@ pub struct RequestInfo {
     pub name: String,
     /// Whether the URL itself carries the name.
     pub named_by_path: bool,
+    /// True when the path is one that only GET knows and the method is another.
+    pub is_method_odd: bool,
     /// True when there are more segments than any route has.
     pub has_surplus_segments: bool,
     /// Raw selectors of the verbs that take them, for authorization by selector.
@@ -142,11 +144,13 @@ impl RequestInfo {
         self.subresource = parts.next().unwrap_or_default();
         self.has_surplus_segments = parts.next().is_some();
         self.named_by_path = !self.name.is_empty();
-        self.verb = if is_watch_prefix && matches!(method, "GET" | "HEAD") {
+        // As upstream, whatever the method: what is authorised below the prefix is a watch.
+        self.verb = if is_watch_prefix {
             "watch".to_owned()
         } else {
             verb_of(method).to_owned()
         };
+        self.is_method_odd = is_watch_prefix && !matches!(method, "GET" | "HEAD");
         self.refine_collection_verb(query);
     }
 
@@ -360,6 +364,20 @@ mod tests {
                 expected,
                 "{method} {url}"
             );
+        }
+    }
+
+    #[test]
+    fn below_the_watch_prefix_every_method_asks_for_a_watch() {
+        let base = "/apis/g.example/v1/watch/namespaces/a/gizmos/x";
+        for (method, is_odd) in [
+            ("GET", false),
+            ("HEAD", false),
+            ("POST", true),
+            ("DELETE", true),
+        ] {
+            assert_eq!(summary(method, base), "watch a/gizmos//x");
+            assert_eq!(info(method, base).is_method_odd, is_odd, "{method}");
         }
     }
 

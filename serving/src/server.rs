@@ -8,12 +8,14 @@ use plumbing::{
 };
 use store::Store;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::{
-    api::Api,
+    api::{Api, Features},
     auth::{Authenticator, Authorizer},
     documents::{Documents, ServerVersion},
     error::Error,
+    flow::{Flow, MaxInFlight},
     http,
     metrics::Metrics,
     namespaces::NamespaceLookup,
@@ -33,6 +35,12 @@ pub struct ServerBuilder {
     pub authorizer: Arc<dyn Authorizer>,
     /// Knows which namespaces exist.
     pub namespaces: Arc<dyn NamespaceLookup>,
+    /// What can be switched off.
+    pub features: Features,
+    /// Requests under way at once.
+    pub max_in_flight: MaxInFlight,
+    /// Makes the suffixes of generated names; [`random`] but in tests.
+    pub name_source: fn() -> u64,
     /// Address, TLS, limits and times.
     pub wire: wire::ServerConfig,
     /// What `/version` and OpenAPI say.
@@ -41,6 +49,12 @@ pub struct ServerBuilder {
     pub health: Arc<Health>,
     /// The process's metrics; the server adds its own.
     pub metrics: Arc<MetricsRegistry>,
+}
+
+/// A number that nobody can guess.
+#[must_use]
+pub fn random() -> u64 {
+    Uuid::new_v4().as_u64_pair().0
 }
 
 /// A server that listens and whose caches are filled.
@@ -68,6 +82,9 @@ impl ServerBuilder {
             authorizer: self.authorizer,
             namespaces: self.namespaces,
             documents,
+            features: self.features,
+            flow: Flow::new(self.max_in_flight),
+            name_source: self.name_source,
             health: self.health,
             metrics: Metrics::new(&self.metrics),
             metrics_registry: self.metrics,

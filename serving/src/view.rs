@@ -6,6 +6,8 @@
 //! is first asked for and then shared. An object that nobody selects or
 //! converts costs its JSON and some 64 bytes.
 
+mod raw;
+
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -129,7 +131,6 @@ struct Derived {
     selectable: OnceLock<Selectable>,
     versions: Box<[OnceLock<Bytes>]>,
     partial_json: OnceLock<Bytes>,
-    partial_protobuf: OnceLock<Bytes>,
     partial_envelope: OnceLock<Bytes>,
 }
 
@@ -161,7 +162,7 @@ impl View {
     #[must_use]
     pub fn of_body(revision: Revision, body: &[u8]) -> Self {
         let (served, splice_start, splice_length) =
-            splice(body, &machinery::revision::format(revision.get()));
+            raw::splice(body, &machinery::revision::format(revision.get()));
         Self {
             served,
             splice_start,
@@ -220,13 +221,38 @@ impl View {
         }
     }
 
+    /// Writes what [`Self::json`] gives, and keeps nothing of it: a list of everything must not
+    /// double what the cache holds.
+    pub fn write_json(&self, out: &mut Vec<u8>, version: Version<'_>) {
+        if version.info.lens.is_none() {
+            out.extend_from_slice(&self.served);
+            return;
+        }
+        let kept = self.derived.get();
+        let kept = kept.and_then(|derived| derived.versions.get(version.index)?.get());
+        match kept {
+            Some(json) => out.extend_from_slice(json),
+            // A map whose keys are texts is always written.
+            None => drop(serde_json::to_writer(out, &self.object(version))),
+        }
+    }
+
+    /// The object's metadata as JSON, which is the same in all versions.
+    #[must_use]
+    pub fn metadata_json(&self) -> &[u8] {
+        let from = self.splice_start.saturating_sub(1);
+        let text = self.served.get(from..).filter(|_| self.splice_length > 0);
+        text.and_then(|text| text.get(..raw::object_length(text)?))
+            .unwrap_or(b"{}")
+    }
+
     /// PartialObjectMetadata of `meta.k8s.io/v1` as JSON.
     #[must_use]
     pub fn partial_json(&self, info: &ResourceInfo) -> Bytes {
         let cell = &self.derived(info).partial_json;
         cell.get_or_init(|| {
             let mut out = Vec::new();
-            partial::write_json(&mut out, &self.hub(), MetaVersion::V1);
+            partial::write_raw(&mut out, self.metadata_json(), MetaVersion::V1);
             out.into()
         })
         .clone()
@@ -234,10 +260,11 @@ impl View {
 
     /// The bare PartialObjectMetadata message in protobuf.
     #[must_use]
-    pub fn partial_protobuf(&self, info: &ResourceInfo) -> Bytes {
-        let cell = &self.derived(info).partial_protobuf;
-        cell.get_or_init(|| protobuf::partial_object_metadata_message(&self.hub()).into())
-            .clone()
+    pub fn partial_protobuf(&self) -> Vec<u8> {
+        let metadata = serde_json::from_slice(self.metadata_json());
+        let metadata = metadata.unwrap_or_else(|_| Value::Object(Object::new()));
+        let object = Object::from_iter([("metadata".to_owned(), metadata)]);
+        protobuf::partial_object_metadata_message(&object)
     }
 
     /// PartialObjectMetadata of `meta.k8s.io/v1` in its protobuf envelope, as
@@ -263,7 +290,6 @@ impl View {
                 selectable: OnceLock::new(),
                 versions: info.versions.iter().map(|_| OnceLock::new()).collect(),
                 partial_json: OnceLock::new(),
-                partial_protobuf: OnceLock::new(),
                 partial_envelope: OnceLock::new(),
             })
         })
@@ -320,61 +346,6 @@ fn with_missing_defaults(info: &ResourceInfo, body: &[u8]) -> Option<Vec<u8>> {
     (completed != body).then_some(completed)
 }
 
-/// Writes `resourceVersion` as the first member of `metadata`.
-fn splice(body: &[u8], resource_version: &str) -> (Bytes, usize, usize) {
-    let Some(start) = metadata_start(body) else {
-        return (Bytes::copy_from_slice(body), body.len(), 0);
-    };
-    let (before, after) = body.split_at(start);
-    let comma = if after.first() == Some(&b'}') {
-        ""
-    } else {
-        ","
-    };
-    let member = format!("\"resourceVersion\":\"{resource_version}\"{comma}");
-    (
-        Bytes::from([before, member.as_bytes(), after].concat()),
-        start,
-        member.len(),
-    )
-}
-
-/// Where the members of the top-level `metadata` begin in canonical JSON.
-fn metadata_start(body: &[u8]) -> Option<usize> {
-    const MEMBER: &[u8] = b"\"metadata\":{";
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for (at, byte) in body.iter().enumerate() {
-        if in_string {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-            continue;
-        }
-        match byte {
-            b'"' if depth == 1
-                && body.get(at..)?.starts_with(MEMBER)
-                && starts_member(body, at) =>
-            {
-                return Some(at + MEMBER.len());
-            }
-            b'"' => in_string = true,
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    None
-}
-
-fn starts_member(body: &[u8], at: usize) -> bool {
-    at.checked_sub(1)
-        .and_then(|before| body.get(before))
-        .is_some_and(|byte| matches!(byte, b'{' | b','))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -398,6 +369,22 @@ mod tests {
             ),
             r#"{"a":{"metadata":{"x":"\"metadata\":{"}},"kind":"metadata","metadata":{"resourceVersion":"7","name":"n"},"z":1}"#
         );
+    }
+
+    #[test]
+    fn the_metadata_stands_alone() {
+        for (body, expected) in [
+            (
+                r#"{"metadata":{"annotations":{"a":"}\"{\\"},"name":"n"},"spec":{"metadata":{}}}"#,
+                r#"{"resourceVersion":"7","annotations":{"a":"}\"{\\"},"name":"n"}"#,
+            ),
+            (r#"{"metadata":{}}"#, r#"{"resourceVersion":"7"}"#),
+            ("{}", "{}"),
+            ("", "{}"),
+        ] {
+            let view = View::of_body(Revision::new(7), body.as_bytes());
+            assert_eq!(String::from_utf8_lossy(view.metadata_json()), expected);
+        }
     }
 
     #[test]

@@ -64,6 +64,34 @@ impl Frames {
         }
     }
 
+    /// An event about an object that only this watcher is told now: what is encoded for it is not
+    /// kept, so that a streaming list of everything does not double what the cache holds.
+    pub(crate) fn push_once(&mut self, kind: &'static str, view: &View) {
+        let target = self.target.clone();
+        let version = target.version();
+        match (self.output.table(), self.output.partial()) {
+            (Some(_), _) => self.push(kind, view),
+            (None, None) => {
+                self.count += 1;
+                self.open(kind);
+                view.write_json(self.buffer(), version);
+                self.close();
+            }
+            (None, Some(wanted)) if self.output.media.format == Format::Protobuf => {
+                self.count += 1;
+                let envelope = protobuf::enveloped_partial(&view.partial_protobuf(), wanted);
+                let frame = protobuf::watch_frame(kind, &envelope);
+                self.buffer().extend_from_slice(&frame);
+            }
+            (None, Some(wanted)) => {
+                self.count += 1;
+                self.open(kind);
+                partial::write_raw(self.buffer(), view.metadata_json(), wanted);
+                self.close();
+            }
+        }
+    }
+
     /// An event about an object.
     pub(crate) fn push(&mut self, kind: &'static str, view: &View) {
         self.count += 1;

@@ -304,17 +304,43 @@ fn uid_of(hub: &Object) -> Result<Uuid, ApiError> {
         .ok_or_else(|| ApiError::internal("a new object has no uid"))
 }
 
+/// Who writes, in texts that the database takes: one that it refused would spoil its whole batch.
 fn provenance(context: &Context) -> Provenance {
     Provenance {
-        user: context.user.name.clone(),
-        manager: context.field_manager(),
-        verb: context.info.verb.clone(),
-        audit_id: context.audit_id.clone(),
+        user: recordable(&context.user.name),
+        manager: recordable(&context.field_manager()),
+        verb: recordable(&context.info.verb),
+        audit_id: recordable(&context.audit_id),
     }
+}
+
+/// Without what Postgres stores in no text, and not longer than anybody needs.
+fn recordable(text: &str) -> String {
+    const MOST: usize = 1024;
+    let sound = |character| {
+        if character == '\0' {
+            '\u{fffd}'
+        } else {
+            character
+        }
+    };
+    text.chars().map(sound).take(MOST).collect()
 }
 
 /// The time that new timestamps carry.
 #[must_use]
 pub fn now() -> Timestamp {
     Timestamp::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_recorded_is_what_the_database_takes() {
+        assert_eq!(recordable("alice"), "alice");
+        assert_eq!(recordable("al\0ice\u{7}"), "al\u{fffd}ice\u{7}");
+        assert_eq!(recordable(&"ü".repeat(5000)).chars().count(), 1024);
+    }
 }

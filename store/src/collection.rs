@@ -8,11 +8,11 @@ use tokio::sync::{mpsc, oneshot};
 use crate::MAX_BODY;
 use crate::cache::Cache;
 use crate::error::{ReadError, WatchError, WriteError};
-use crate::history::{History, HistoryError};
+use crate::history::{History, HistoryError, Newest, Recorded};
 use crate::planted::{self, Bug};
 use crate::shared::{RETRY, Shared};
 use crate::snapshot::Snapshot;
-use crate::types::{Project, Revision, Write};
+use crate::types::{Key, Project, Revision, Write};
 use crate::watcher::{Scope, Watcher};
 use crate::writer::Queued;
 
@@ -171,6 +171,27 @@ impl<P: Project> Collection<P> {
             scope,
             after,
         ))
+    }
+
+    /// The writes to `key` that the log still holds, newest first and at most `most`: those up to
+    /// `snapshot`, or below `before`, which is one of them. Also of objects that are gone. The last
+    /// one may be from before retention: the version that was current when it began.
+    pub async fn recorded(
+        &self,
+        snapshot: &Snapshot<P::View>,
+        key: &Key,
+        before: Option<Revision>,
+        most: usize,
+    ) -> Result<Vec<Recorded>, ReadError> {
+        let newest = match before {
+            Some(before) => Newest::Before(before),
+            None => match snapshot.get(key) {
+                Some(stored) => Newest::Is(stored.revision),
+                None => Newest::Deletion(snapshot.revision()),
+            },
+        };
+        let recorded = self.history.recorded(key, newest, most).await;
+        recorded.map_err(|_| ReadError::Unavailable { retry: RETRY })
     }
 
     async fn rewind(

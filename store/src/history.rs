@@ -1,6 +1,8 @@
 //! What lies below the ring but within retention, read from Postgres: bounded, and one read for
 //! all who ask for the same.
 
+mod provenance;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +28,9 @@ const STRETCH: i64 = 500;
 const STRETCH_BYTES: i64 = 8 * 1024 * 1024;
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+pub(crate) use provenance::Newest;
+pub use provenance::Recorded;
 
 /// Why history could not be read.
 #[derive(Debug)]

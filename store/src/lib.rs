@@ -47,6 +47,7 @@ pub mod testing;
 pub use collection::Collection;
 pub use compaction::Compacted;
 pub use error::{ReadError, StoreError, WatchError, WriteError};
+pub use history::Recorded;
 pub use schema::migrate;
 pub use shared::CollectionStats;
 pub use snapshot::Snapshot;

@@ -136,3 +136,42 @@ fn a_widget_is_created_shown_scaled_and_deleted() {
     stdout(&run(&["delete", "widget", "typed"]));
     assert_eq!(stdout(&run(&["get", "widgets", "-o", "name"])), "");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_is_shown_as_any_subresource() {
+    let server = Server::shared();
+    let widget = serde_json::json!({
+        "apiVersion": "custom.example.com/v1", "kind": "Widget",
+        "metadata": {"name": "told"}, "spec": {"image": "nginx"},
+    });
+    let path = "v1/namespaces/history/widgets";
+    server
+        .send(http::Method::POST, path, Some(widget))
+        .await
+        .ok();
+    let path = "/apis/custom.example.com/v1alpha1/namespaces/history/widgets/told/history";
+    let Some(history) = kubectl(&server, &["get", "--raw", path]) else {
+        return;
+    };
+    let history = stdout(&history);
+    assert!(history.contains(r#""kind":"WidgetHistory""#), "{history}");
+    let args = [
+        "-n",
+        "history",
+        "get",
+        "widget",
+        "told",
+        "--subresource=history",
+    ];
+    let history = kubectl(&server, &args).expect("kubectl was there before");
+    // Before 1.36, kubectl itself knows which subresources there are.
+    if history.status.success() {
+        let lines = stdout(&history);
+        let heading: Vec<&str> = lines.lines().next().unwrap().split_whitespace().collect();
+        assert_eq!(
+            heading,
+            ["REVISION", "TYPE", "USER", "VERB", "MANAGER", "AGE"]
+        );
+        assert_eq!(lines.lines().count(), 2, "{lines}");
+    }
+}

@@ -57,7 +57,7 @@ fn write_cause(out: &mut Writer, cause: &StatusCause) {
 }
 
 /// The bare PartialObjectMetadata message of an object, for
-/// [`partial_object_metadata_list`] and caches.
+/// [`list_item`] and envelopes.
 #[must_use]
 pub fn partial_object_metadata_message(object: &Object) -> Vec<u8> {
     let mut out = Writer::default();
@@ -72,16 +72,31 @@ pub fn partial_object_metadata_message(object: &Object) -> Vec<u8> {
 /// A PartialObjectMetadata in its envelope.
 #[must_use]
 pub fn partial_object_metadata(object: &Object, version: MetaVersion) -> Vec<u8> {
-    let message = partial_object_metadata_message(object);
-    envelope(version.api_version(), "PartialObjectMetadata", &message)
+    enveloped_partial(&partial_object_metadata_message(object), version)
 }
 
-/// A PartialObjectMetadataList in its envelope, from bare messages.
-pub fn partial_object_metadata_list<'a>(
-    items: impl IntoIterator<Item = &'a [u8]>,
+/// A bare PartialObjectMetadata message in its envelope.
+#[must_use]
+pub fn enveloped_partial(message: &[u8], version: MetaVersion) -> Vec<u8> {
+    envelope(version.api_version(), "PartialObjectMetadata", message)
+}
+
+/// One of a list's items, from its bare message.
+#[must_use]
+pub fn list_item(message: &[u8]) -> Vec<u8> {
+    let mut out = Writer::default();
+    out.bytes(2, message);
+    out.into_bytes()
+}
+
+/// A PartialObjectMetadataList in its envelope around items that are written apart, each by
+/// [`list_item`]: what is before them and what is after them. `length` is that of all items.
+#[must_use]
+pub fn partial_list_frame(
     meta: &ListMeta,
     version: MetaVersion,
-) -> Vec<u8> {
+    length: usize,
+) -> (Vec<u8>, Vec<u8>) {
     let mut out = Writer::default();
     out.message(1, |out| {
         out.text(2, &meta.resource_version);
@@ -89,15 +104,16 @@ pub fn partial_object_metadata_list<'a>(
         if let Some(count) = meta.remaining_item_count {
             out.integer(4, count);
         }
+        if let Some(selector) = &meta.shard_selector {
+            out.message(5, |out| out.text(1, selector));
+        }
     });
-    for item in items {
-        out.bytes(2, item);
-    }
-    envelope(
-        version.api_version(),
-        "PartialObjectMetadataList",
-        &out.into_bytes(),
-    )
+    let start = out.into_bytes();
+    let mut out = envelope_head(version.api_version(), "PartialObjectMetadataList");
+    out.length(2, start.len().saturating_add(length));
+    let mut head = out.into_bytes();
+    head.extend_from_slice(&start);
+    (head, ENVELOPE_TAIL.to_vec())
 }
 
 /// One frame of a watch: a four-byte length and a WatchEvent around an enveloped object.
@@ -114,17 +130,24 @@ pub fn watch_frame(event_type: &str, enveloped: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// Go writes the last two fields even when they are empty.
+const ENVELOPE_TAIL: &[u8; 4] = b"\x1a\x00\x22\x00";
+
 fn envelope(api_version: &str, kind: &str, message: &[u8]) -> Vec<u8> {
-    let mut out = Writer::with_prefix(MAGIC, message.len() + 64);
+    let mut out = envelope_head(api_version, kind);
+    out.bytes(2, message);
+    let mut out = out.into_bytes();
+    out.extend_from_slice(ENVELOPE_TAIL);
+    out
+}
+
+fn envelope_head(api_version: &str, kind: &str) -> Writer {
+    let mut out = Writer::with_prefix(MAGIC, 64);
     out.message(1, |out| {
         out.text(1, api_version);
         out.text(2, kind);
     });
-    out.bytes(2, message);
-    // Go writes these two even when empty.
-    out.bytes(3, b"");
-    out.bytes(4, b"");
-    out.into_bytes()
+    out
 }
 
 fn write_object_meta(out: &mut Writer, metadata: &Object) {
@@ -360,9 +383,19 @@ mod tests {
             resource_version: "9".into(),
             continue_token: Some("c".into()),
             remaining_item_count: Some(3),
+            shard_selector: Some("s".into()),
         };
-        let bytes = partial_object_metadata_list(items, &meta, MetaVersion::V1Beta1);
-        let message = b"\x0a\x08\x12\x019\x1a\x01c\x20\x03\x12\x02\x0a\x00\x12\x02\x0a\x00";
+        let items = items.map(list_item).concat();
+        let (head, tail) = partial_list_frame(&meta, MetaVersion::V1Beta1, items.len());
+        let bytes = [head, items, tail].concat();
+        let mut fields = Reader::new(bytes.strip_prefix(MAGIC).unwrap()).map(Option::unwrap);
+        let Some((2, Field::Bytes(message))) = fields.nth(1) else {
+            panic!("the second field holds the list");
+        };
+        let whole = envelope("meta.k8s.io/v1beta1", "PartialObjectMetadataList", message);
+        assert_eq!(bytes, whole, "the length is that of what follows");
+        let message =
+            b"\x0a\x0d\x12\x019\x1a\x01c\x20\x03\x2a\x03\x0a\x01s\x12\x02\x0a\x00\x12\x02\x0a\x00";
         assert!(bytes.windows(message.len()).any(|window| window == message));
         assert!(
             bytes

@@ -25,6 +25,12 @@ impl Writer {
         self.out.extend_from_slice(bytes);
     }
 
+    /// Begins a field of bytes that are written elsewhere.
+    pub(crate) fn length(&mut self, number: u32, length: usize) {
+        self.tag(number, 2);
+        push_varint(&mut self.out, length as u64);
+    }
+
     /// Writes a text; an empty one is left out.
     pub(crate) fn text(&mut self, number: u32, text: &str) {
         if !text.is_empty() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    discovery,
+    discovery, history,
     resource::{ResourceInfo, VersionInfo},
     schema::{Schema, SchemaKind},
 };
@@ -49,6 +49,11 @@ pub(super) fn definitions(
         );
         if info.scale.is_some() {
             all.insert(names.scale(), scale(&names));
+        }
+        if info.history {
+            let kind = history::kind(info);
+            let body = history_of(info, version, &names);
+            all.insert(names.kind(version, &kind), body);
         }
     }
     all
@@ -110,6 +115,28 @@ fn list(info: &ResourceInfo, version: &str, names: &Names<'_>) -> Value {
     body
 }
 
+fn history_of(info: &ResourceInfo, version: &str, names: &Names<'_>) -> Value {
+    let kind = history::kind(info);
+    let mut body = json!({
+        "description": format!("{kind} tells who wrote one of the {}, newest first.", info.plural),
+        "type": "object",
+        "required": ["items"],
+        "properties": {
+            "apiVersion": text(API_VERSION),
+            "kind": text(KIND),
+            "metadata": described("Metadata of the list.", &names.meta("ListMeta")),
+            "items": {
+                "description": "The writes that are retained.",
+                "type": "array",
+                "x-kubernetes-list-type": "atomic",
+                "items": history::item_schema(),
+            },
+        },
+    });
+    add_kind(&mut body, (info.group, version, &kind));
+    body
+}
+
 fn list_meta() -> Value {
     json!({
         "description": "Metadata of a list.",
@@ -122,6 +149,12 @@ fn list_meta() -> Value {
             },
             "resourceVersion": text("Version at which the list is complete. Watches start here."),
             "selfLink": text("Deprecated: no longer set by the server."),
+            "shardInfo": {
+                "description": "Says that the list is one of several shards.",
+                "type": "object",
+                "required": ["selector"],
+                "properties": {"selector": text("The shard selector of the request.")},
+            },
         },
     })
 }

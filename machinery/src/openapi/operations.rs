@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::definitions::Names;
 use crate::{
-    discovery,
+    discovery, history,
     negotiate::PATCH_TYPES,
     resource::{ResourceInfo, VersionInfo},
 };
@@ -65,7 +65,7 @@ const WRITE: [Parameter; 2] = [
     ),
 ];
 
-const SELECT: [Parameter; 6] = [
+const SELECT: [Parameter; 7] = [
     parameter("continue", "string", "Token of the page to go on with."),
     parameter("fieldSelector", "string", "Selects objects by fields."),
     parameter("labelSelector", "string", "Selects objects by labels."),
@@ -80,6 +80,12 @@ const SELECT: [Parameter; 6] = [
         "Constrains the version from which the answer is made; see resourceVersionMatch.",
     ),
     parameter("resourceVersionMatch", "string", "NotOlderThan or Exact."),
+    parameter(
+        "shardSelector",
+        "string",
+        "Selects objects by the hash of a field: shardRange(object.metadata.uid, \
+         '0x0000000000000000', '0x8000000000000000').",
+    ),
 ];
 
 const WATCH: [Parameter; 4] = [
@@ -158,6 +164,9 @@ pub(super) fn operations(
         };
         of.add_collection(&mut all);
         of.add_object(&mut all, "");
+        if info.history {
+            of.add_history(&mut all);
+        }
         if info.scale.is_some() {
             of.add_object(&mut all, "scale");
         }
@@ -284,6 +293,27 @@ impl Context<'_> {
                 ..operation("delete", "delete", "delete", "delete")
             });
         }
+    }
+
+    /// Who wrote an object: read only.
+    fn add_history(&self, all: &mut Vec<Operation>) {
+        let (info, prefix) = (self.info, self.prefix);
+        let kind = history::kind(info);
+        let id = format!("read{prefix}{}{}History", self.scoped, info.kind);
+        let [page, _, _, limit, ..] = SELECT;
+        let definition = self.names.kind(self.version.name, &kind);
+        all.push(Operation {
+            path: format!("{}/{{name}}/history", self.collection_path()),
+            kind: json!({"group": info.group, "version": self.version.name, "kind": kind}),
+            query: vec![PRETTY, page, limit],
+            responses: vec![("200", "OK", Some(definition))],
+            ..self.operation(
+                "get",
+                "get",
+                id,
+                format!("read history of the {}", info.kind),
+            )
+        });
     }
 
     fn operation(

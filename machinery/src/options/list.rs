@@ -8,6 +8,7 @@ use crate::field::FieldError;
 use crate::field_selector::FieldSelector;
 use crate::label_selector::LabelSelector;
 use crate::revision;
+use crate::shard_selector::ShardSelector;
 
 /// `resourceVersionMatch`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,8 @@ pub struct ListOptions {
     pub label_selector: LabelSelector,
     /// `fieldSelector`; which fields are declared is the resource's to check.
     pub field_selector: FieldSelector,
+    /// `shardSelector`, unless sharding is off or nothing is given.
+    pub shard_selector: Option<ShardSelector>,
     /// Whether this is a watch.
     pub watch: bool,
     /// `allowWatchBookmarks`.
@@ -91,6 +94,7 @@ impl ListOptions {
         let mut options = Self {
             label_selector: LabelSelector::parse(query.text("labelSelector"))?,
             field_selector: FieldSelector::parse(query.text("fieldSelector"))?,
+            shard_selector: None,
             watch: query.boolean("watch").unwrap_or(false),
             allow_watch_bookmarks: query.boolean("allowWatchBookmarks").unwrap_or(false),
             resource_version: query.text("resourceVersion").to_owned(),
@@ -108,6 +112,21 @@ impl ListOptions {
             _ => None,
         };
         Ok(options)
+    }
+
+    /// Reads `shardSelector` too, which a server ignores when sharding is off.
+    ///
+    /// # Errors
+    /// 400 if it is none.
+    pub fn sharded<K: AsRef<str>, V: AsRef<str>>(
+        mut self,
+        pairs: &[(K, V)],
+    ) -> Result<Self, ApiError> {
+        let text = Query::new(pairs).text("shardSelector");
+        if !text.is_empty() {
+            self.shard_selector = Some(ShardSelector::parse(text)?);
+        }
+        Ok(self)
     }
 
     fn contradictions(&self, version_match: &str) -> Vec<FieldError> {
@@ -134,7 +153,7 @@ impl ListOptions {
                 let known = ["Exact", "NotOlderThan", ""];
                 errors.push(FieldError::not_supported(field, version_match, &known));
             }
-            if version_match == "Exact" && self.resource_version == "0" {
+            if version_match == "Exact" && is_zero(&self.resource_version) {
                 let rule = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
                 errors.push(FieldError::forbidden(field, rule));
             }
@@ -169,7 +188,7 @@ impl ListOptions {
         }
         // A watch that begins with the state has the match that goes with it.
         let implied = self.send_initial_events.is_none()
-            && matches!(self.resource_version.as_str(), "" | "0");
+            && (self.resource_version.is_empty() || is_zero(&self.resource_version));
         if !self.continue_token.is_empty() && (implied || !version_match.is_empty()) {
             let rule = "resourceVersionMatch is forbidden when continue is provided";
             errors.push(FieldError::forbidden(field, rule));
@@ -186,7 +205,9 @@ impl ListOptions {
     /// Whether nothing is filtered out.
     #[must_use]
     pub fn selects_everything(&self) -> bool {
-        self.label_selector.is_empty() && self.field_selector.is_empty()
+        self.label_selector.is_empty()
+            && self.field_selector.is_empty()
+            && self.shard_selector.is_none()
     }
 
     /// How fresh a list must be.
@@ -197,7 +218,7 @@ impl ListOptions {
     pub fn read_mode(&self) -> Result<ReadMode, ApiError> {
         if !self.continue_token.is_empty() {
             let token = ContinueToken::decode(&self.continue_token)?;
-            if !matches!(self.resource_version.as_str(), "" | "0") {
+            if !self.resource_version.is_empty() && !is_zero(&self.resource_version) {
                 return Err(ApiError::bad_request(
                     "specifying resource version is not allowed when using continue",
                 ));
@@ -239,6 +260,11 @@ impl ListOptions {
             (_, freshness) => WatchStart::State(freshness),
         })
     }
+}
+
+/// Zero in any spelling.
+fn is_zero(resource_version: &str) -> bool {
+    !resource_version.is_empty() && resource_version.bytes().all(|byte| byte == b'0')
 }
 
 #[cfg(test)]

@@ -103,6 +103,12 @@ impl Authenticator {
                 None => {}
             },
         }
+        if !self.is_ready() && !connection.peer_certificates.is_empty() {
+            // It may well be the front proxy, whose CA is not known yet: to refuse it would be to
+            // tell its user that he has no right.
+            let text = "authentication is not ready, please try again later";
+            return Err(ApiError::service_unavailable(text, 1));
+        }
         if failures.is_empty() {
             return Ok(UserInfo::anonymous());
         }

@@ -49,7 +49,7 @@ async fn store_new(context: &Context, target: &Target, object: Object) -> Result
     };
     let mut name = String::new();
     for _ in 0..NAME_ATTEMPTS {
-        name = meta::generate_name(&base, Uuid::new_v4().as_u64_pair().0);
+        name = meta::generate_name(&base, (context.api.name_source)());
         let mut named = object.clone();
         object::set_name(&mut named, &name);
         match write::create(context, target, complete(context, target, named)?).await {

@@ -6,12 +6,13 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use machinery::{
     error::{ApiError, Reason},
     negotiate::Endpoint,
-    options::ListOptions,
 };
 
 use super::{
     delete,
     list::{self, Page},
+    list_body,
+    objects::Objects,
     selection::Selection,
 };
 use crate::{context::Context, encode::Output, exchange::Response, target::Target};
@@ -21,11 +22,12 @@ const PARALLEL_DELETES: usize = 64;
 
 pub(super) async fn handle(context: &Context, target: &Target) -> Result<Response, ApiError> {
     let output = Output::negotiate(context.headers(), &context.query, Endpoint::List)?;
-    let list_options = ListOptions::parse(context.query.pairs())?;
-    let selection = Selection::of(context, target, &list_options)?;
+    let list_options = context.list_options()?;
+    let selection = Arc::new(Selection::of(context, target, &list_options)?);
     let options = delete::read_options(context).await?;
-    let page = list::read_page(target, &selection, &list_options).await?;
-    let removals = page.items.iter().map(|stored| async {
+    let mut page = list::read_page(target, &selection, &list_options).await?;
+    let objects = page.objects.take(usize::MAX).await;
+    let removals = objects.iter().map(|stored| async {
         match delete::remove(context, target, &stored.key, &options).await {
             // Somebody else was faster.
             Err(error) if error.reason() == Some(Reason::NotFound) => Ok(()),
@@ -37,8 +39,8 @@ pub(super) async fn handle(context: &Context, target: &Target) -> Result<Respons
         .try_collect::<()>()
         .await?;
     let page = Page {
-        items: page.items.iter().map(Arc::clone).collect(),
+        objects: Objects::listed(objects),
         meta: page.meta,
     };
-    Ok(list::respond(target.version(), output, &page))
+    Ok(list_body::respond(context, target, output, page).await)
 }

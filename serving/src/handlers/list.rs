@@ -2,44 +2,36 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use machinery::{
-    codec::{self, ListMeta, protobuf},
+    codec::ListMeta,
     error::ApiError,
-    negotiate::{Endpoint, Format, MetaVersion},
+    negotiate::Endpoint,
     options::{ListOptions, ReadMode},
-    partial, revision, table,
+    revision,
 };
-use serde_json::{Value, json};
-use store::{Key, Snapshot, Stored};
+use store::{Key, Snapshot};
 
-use super::{get, selection::Selection};
-use crate::{
-    context::Context,
-    encode::Output,
-    exchange::{Body, Response},
-    target::Target,
-    view::{Version, View},
-};
+use super::{get, list_body, objects::Objects, selection::Selection};
+use crate::{context::Context, encode::Output, exchange::Response, target::Target, view::View};
 
 pub(super) async fn handle(context: &Context, target: &Target) -> Result<Response, ApiError> {
     let output = Output::negotiate(context.headers(), &context.query, Endpoint::List)?;
-    let options = ListOptions::parse(context.query.pairs())?;
-    let selection = Selection::of(context, target, &options)?;
+    let options = context.list_options()?;
+    let selection = Arc::new(Selection::of(context, target, &options)?);
     let page = read_page(target, &selection, &options).await?;
-    Ok(respond(target.version(), output, &page))
+    Ok(list_body::respond(context, target, output, page).await)
 }
 
 /// Objects of one snapshot, in key order.
 pub(super) struct Page {
-    pub(super) items: Vec<Arc<Stored<View>>>,
+    pub(super) objects: Objects,
     pub(super) meta: ListMeta,
 }
 
 /// The objects that a list request asks for.
 pub(super) async fn read_page(
     target: &Target,
-    selection: &Selection,
+    selection: &Arc<Selection>,
     options: &ListOptions,
 ) -> Result<Page, ApiError> {
     let mode = options.read_mode()?;
@@ -59,139 +51,42 @@ pub(super) async fn read_page(
     };
     // Upstream's watch cache answers `resourceVersion=0` whole.
     let limit = match mode {
-        ReadMode::Any => 0,
-        _ => options.page_size().unwrap_or_default(),
+        ReadMode::Any => None,
+        _ => options.page_size(),
     };
-    Ok(cut(&snapshot, selection, after.as_ref(), limit))
+    Ok(cut(snapshot, selection, after, limit).await)
 }
 
-fn cut(
-    snapshot: &Snapshot<View>,
-    selection: &Selection,
-    after: Option<&Key>,
-    limit: usize,
+async fn cut(
+    snapshot: Snapshot<View>,
+    selection: &Arc<Selection>,
+    after: Option<Key>,
+    limit: Option<usize>,
 ) -> Page {
+    let revision = snapshot.revision();
     let mut meta = ListMeta {
-        resource_version: revision::format(snapshot.revision().get()),
+        resource_version: revision::format(revision.get()),
+        shard_selector: selection.shard(),
         ..ListMeta::default()
     };
-    let mut selected = selection.select(snapshot, after);
-    if limit == 0 {
-        return Page {
-            items: selected.map(Arc::clone).collect(),
-            meta,
-        };
-    }
-    let items: Vec<_> = selected.by_ref().take(limit).map(Arc::clone).collect();
-    let remaining = if selection.is_everything() {
-        selected.count()
-    } else {
-        usize::from(selected.next().is_some())
+    let mut objects = Objects::selected(selection, snapshot, after);
+    let Some(limit) = limit else {
+        return Page { objects, meta };
     };
-    if let Some(last) = items.last().filter(|_| remaining > 0) {
-        meta.continue_token = Some(
-            selection
-                .token_after(snapshot.revision(), &last.key)
-                .encode(),
-        );
-        if selection.is_everything() {
-            meta.remaining_item_count = i64::try_from(remaining).ok();
+    // One more tells whether there is a next page.
+    let mut taken = objects.take(limit.saturating_add(1)).await;
+    if taken.len() > limit {
+        taken.truncate(limit);
+        if let Some(last) = taken.last() {
+            meta.continue_token = Some(selection.token_after(revision, &last.key).encode());
+        }
+        if selection.is_everything()
+            && let Some(last) = taken.last()
+        {
+            let rest = objects.count_after(&last.key).await;
+            meta.remaining_item_count = i64::try_from(rest).ok();
         }
     }
-    Page { items, meta }
-}
-
-/// A page in the agreed representation.
-pub(super) fn respond(version: Version<'_>, output: Output, page: &Page) -> Response {
-    if let Some(options) = output.table() {
-        let objects: Vec<_> = page
-            .items
-            .iter()
-            .map(|stored| stored.view.object(version))
-            .collect();
-        let mut out = Vec::new();
-        table::write_table(&mut out, version.info, &objects, &page.meta, options);
-        return Response::new(200, output.content_type(), output.json_or_yaml(out));
-    }
-    let is_plain_json = output.media.format == Format::Json && !output.media.pretty;
-    match (output.partial(), output.media.format) {
-        (Some(wanted), Format::Protobuf) => {
-            let items: Vec<Bytes> = page
-                .items
-                .iter()
-                .map(|stored| stored.view.partial_protobuf(version.resource))
-                .collect();
-            let items = items.iter().map(AsRef::as_ref);
-            let body = protobuf::partial_object_metadata_list(items, &page.meta, wanted);
-            Response::new(200, output.content_type(), body)
-        }
-        (Some(MetaVersion::V1), _) if is_plain_json => {
-            let head = list_head("PartialObjectMetadataList", "meta.k8s.io/v1", &page.meta);
-            let items = page
-                .items
-                .iter()
-                .map(|stored| stored.view.partial_json(version.resource));
-            chunked(output, head, items)
-        }
-        (Some(wanted), _) => {
-            let objects: Vec<_> = page.items.iter().map(|stored| stored.view.hub()).collect();
-            let mut out = Vec::new();
-            partial::write_list_json(&mut out, &objects, &page.meta, wanted);
-            Response::new(200, output.content_type(), output.json_or_yaml(out))
-        }
-        (None, _) if is_plain_json => {
-            let head = list_head(
-                version.resource.list_kind,
-                &version.api_version(),
-                &page.meta,
-            );
-            chunked(
-                output,
-                head,
-                page.items.iter().map(|stored| stored.view.json(version)),
-            )
-        }
-        (None, format) => {
-            let items: Vec<_> = page
-                .items
-                .iter()
-                .map(|stored| Value::Object(stored.view.object(version)))
-                .collect();
-            let list = json!({
-                "kind": version.resource.list_kind,
-                "apiVersion": version.api_version(),
-                "metadata": page.meta.to_value(),
-                "items": items,
-            });
-            Response::new(
-                200,
-                output.content_type(),
-                codec::encode(&list, format, output.media.pretty),
-            )
-        }
-    }
-}
-
-fn list_head(kind: &str, api_version: &str, meta: &ListMeta) -> Bytes {
-    let meta = meta.to_value();
-    format!(
-        "{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{meta},\"items\":["
-    )
-    .into()
-}
-
-/// A list as pieces: the objects' bytes are those of the cache, not copies.
-fn chunked(output: Output, head: Bytes, items: impl ExactSizeIterator<Item = Bytes>) -> Response {
-    let mut chunks = Vec::with_capacity(items.len() * 2 + 2);
-    chunks.push(head);
-    for (place, item) in items.enumerate() {
-        if place > 0 {
-            chunks.push(Bytes::from_static(b","));
-        }
-        chunks.push(item);
-    }
-    chunks.push(Bytes::from_static(b"]}"));
-    let mut response = Response::new(200, output.content_type(), Bytes::new());
-    response.body = Body::Chunks(chunks);
-    response
+    let objects = Objects::listed(taken);
+    Page { objects, meta }
 }

@@ -3,10 +3,15 @@
 use std::sync::Arc;
 
 use machinery::{
-    continue_token::ContinueToken, error::ApiError, field_selector::FieldSelector,
-    label_selector::LabelSelector, options::ListOptions,
+    continue_token::ContinueToken,
+    error::ApiError,
+    field_selector::FieldSelector,
+    label_selector::LabelSelector,
+    options::ListOptions,
+    shard_selector::{ShardKey, ShardSelector},
 };
 use store::{Key, Revision, Scope, Snapshot, Stored};
+use uuid::Uuid;
 
 use crate::{context::Context, target::Target, view::View};
 
@@ -18,6 +23,7 @@ pub(super) struct Selection {
     name: Option<Arc<str>>,
     labels: LabelSelector,
     fields: FieldSelector,
+    shard: Option<ShardSelector>,
 }
 
 impl Selection {
@@ -57,12 +63,16 @@ impl Selection {
             name,
             labels: options.label_selector.clone(),
             fields,
+            shard: options.shard_selector.clone(),
         })
     }
 
     /// Whether every object of the namespace is meant.
     pub(super) fn is_everything(&self) -> bool {
-        self.name.is_none() && self.labels.is_empty() && self.fields.is_empty()
+        self.name.is_none()
+            && self.labels.is_empty()
+            && self.fields.is_empty()
+            && self.shard.is_none()
     }
 
     /// What a watcher has to be woken for.
@@ -83,6 +93,9 @@ impl Selection {
         {
             return false;
         }
+        if !self.is_of_shard(stored) {
+            return false;
+        }
         if self.labels.is_empty() && self.fields.is_empty() {
             return true;
         }
@@ -96,29 +109,33 @@ impl Selection {
             })
     }
 
-    /// The matching objects after a key, in key order.
-    pub(super) fn select<'a>(
+    /// An object stays in its shard as long as it lives: neither field ever changes.
+    fn is_of_shard(&self, stored: &Stored<View>) -> bool {
+        self.shard.as_ref().is_none_or(|shard| match shard.key() {
+            ShardKey::Namespace => shard.matches(&stored.key.namespace),
+            ShardKey::Uid => {
+                let mut text = Uuid::encode_buffer();
+                shard.matches(stored.uid.hyphenated().encode_lower(&mut text))
+            }
+        })
+    }
+
+    /// The shard that is asked for, as lists tell it.
+    pub(super) fn shard(&self) -> Option<String> {
+        self.shard.as_ref().map(|shard| shard.as_str().to_owned())
+    }
+
+    /// Where matching objects can be: those of the namespace after a key, in key order.
+    pub(super) fn candidates<'a>(
         &'a self,
         snapshot: &'a Snapshot<View>,
         after: Option<&Key>,
     ) -> Box<dyn Iterator<Item = &'a Arc<Stored<View>>> + 'a> {
-        let matches = |stored: &&Arc<Stored<View>>| self.matches(stored);
-        if let Some(key) = self.key() {
-            let is_after = after.is_none_or(|after| key > *after);
-            return Box::new(
-                snapshot
-                    .get(&key)
-                    .filter(|_| is_after)
-                    .into_iter()
-                    .filter(matches),
-            );
-        }
-        let range = snapshot.range(self.namespace.as_deref(), after);
-        if self.is_everything() {
-            Box::new(range)
-        } else {
-            Box::new(range.filter(matches))
-        }
+        let Some(key) = self.key() else {
+            return Box::new(snapshot.range(self.namespace.as_deref(), after));
+        };
+        let is_after = after.is_none_or(|after| key > *after);
+        Box::new(snapshot.get(&key).filter(|_| is_after).into_iter())
     }
 
     /// The key after which a page goes on. A token is relative to what is

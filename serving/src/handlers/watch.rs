@@ -21,7 +21,11 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use uuid::Uuid;
 
-use super::{get::FRESHNESS_WAIT, selection::Selection};
+use super::{
+    get::FRESHNESS_WAIT,
+    objects::{Batch, Objects},
+    selection::Selection,
+};
 use crate::{
     context::Context,
     encode::Output,
@@ -48,15 +52,16 @@ const MAX_TIMEOUT_SECONDS: u64 = 365 * 24 * 3600;
 
 pub(super) async fn handle(context: &Context, target: &Target) -> Result<Response, ApiError> {
     let output = Output::negotiate(context.headers(), &context.query, Endpoint::Watch)?;
-    let options = ListOptions::parse(context.query.pairs())?;
-    let selection = Selection::of(context, target, &options)?;
+    let options = context.list_options()?;
+    let selection = Arc::new(Selection::of(context, target, &options)?);
     let websocket = websocket_key(context);
     let start = start(target, &selection, &options).await?;
     let mut stream = WatchStream {
         frames: Frames::new(target.clone(), output),
         selection,
         watcher: None,
-        initial: Vec::new().into_iter(),
+        initial: None,
+        found: Batch::new().into_iter(),
         mark_end_at: None,
         pending: VecDeque::new(),
         wants_bookmarks: options.allow_watch_bookmarks,
@@ -129,7 +134,7 @@ fn lifetime(options: &ListOptions) -> Duration {
 
 /// Where a watch begins.
 struct Start {
-    initial: Vec<Arc<Stored<View>>>,
+    initial: Option<Objects>,
     after: Revision,
     /// The bookmark that ends the initial events names this revision.
     mark_end_at: Option<Revision>,
@@ -140,11 +145,11 @@ struct Start {
 /// revision becomes an event of the stream, not a status of the response.
 async fn start(
     target: &Target,
-    selection: &Selection,
+    selection: &Arc<Selection>,
     options: &ListOptions,
 ) -> Result<Start, ApiError> {
     let nothing = |after| Start {
-        initial: Vec::new(),
+        initial: None,
         after,
         mark_end_at: None,
         error: None,
@@ -169,7 +174,7 @@ async fn start(
         }
     };
     match read {
-        Ok(snapshot) if wants_state => Ok(state(&snapshot, selection)),
+        Ok(snapshot) if wants_state => Ok(state(snapshot, selection)),
         Ok(snapshot) => Ok(nothing(snapshot.revision())),
         Err(error @ ReadError::Unavailable { .. }) => Err(store_errors::of_read(error, None)),
         Err(error) => Ok(Start {
@@ -179,11 +184,10 @@ async fn start(
     }
 }
 
-fn state(snapshot: &Snapshot<View>, selection: &Selection) -> Start {
+fn state(snapshot: Snapshot<View>, selection: &Arc<Selection>) -> Start {
     let after = snapshot.revision();
-    let initial = selection.select(snapshot, None).map(Arc::clone).collect();
     Start {
-        initial,
+        initial: Some(Objects::selected(selection, snapshot, None)),
         after,
         mark_end_at: Some(after),
         error: None,
@@ -192,9 +196,12 @@ fn state(snapshot: &Snapshot<View>, selection: &Selection) -> Start {
 
 struct WatchStream {
     frames: Frames,
-    selection: Selection,
+    selection: Arc<Selection>,
     watcher: Option<Watcher<Projection>>,
-    initial: std::vec::IntoIter<Arc<Stored<View>>>,
+    /// What there was at the start, as far as it is not yet looked for.
+    initial: Option<Objects>,
+    /// Of it, what was found and not sent yet.
+    found: std::vec::IntoIter<Arc<Stored<View>>>,
     mark_end_at: Option<Revision>,
     /// Events that were taken and did not fit into the last chunk.
     pending: VecDeque<Arc<Event<View>>>,
@@ -228,7 +235,7 @@ impl WatchStream {
         {
             Ok(watcher) => {
                 self.watcher = Some(watcher);
-                self.initial = start.initial.into_iter();
+                self.initial = start.initial;
                 self.mark_end_at = start.mark_end_at.filter(|_| self.wants_bookmarks);
                 self.rest_timer();
             }
@@ -253,7 +260,7 @@ impl WatchStream {
 
     /// The next piece of the body; `None` ends it cleanly.
     async fn next_chunk(&mut self) -> Option<Bytes> {
-        self.push_initial();
+        self.push_initial().await;
         self.push_pending();
         while self.frames.is_empty() {
             if self.is_finished {
@@ -279,24 +286,35 @@ impl WatchStream {
         Some(self.frames.take())
     }
 
-    fn push_initial(&mut self) {
-        while self.frames.len() < CHUNK_BYTES && (self.batch > 1 || self.frames.is_empty()) {
-            match self.initial.next() {
-                Some(stored) => self.frames.push("ADDED", &stored.view),
-                None => break,
+    fn has_room(&self) -> bool {
+        self.frames.len() < CHUNK_BYTES && (self.batch > 1 || self.frames.is_empty())
+    }
+
+    /// The state at the start, as long as there is room, and then the mark of its end.
+    async fn push_initial(&mut self) {
+        while self.has_room() {
+            if let Some(stored) = self.found.next() {
+                self.frames.push_once("ADDED", &stored.view);
+                continue;
             }
-        }
-        let has_room = self.batch > 1 || self.frames.is_empty();
-        if self.initial.len() == 0
-            && has_room
-            && let Some(revision) = self.mark_end_at.take()
-        {
-            self.frames.push_bookmark(revision, true);
+            let Some(objects) = &mut self.initial else {
+                if let Some(revision) = self.mark_end_at.take() {
+                    self.frames.push_bookmark(revision, true);
+                }
+                return;
+            };
+            match objects.next_batch() {
+                Some(batch) => {
+                    self.found = batch.into_iter();
+                    tokio::task::yield_now().await;
+                }
+                None => self.initial = None,
+            }
         }
     }
 
     fn push_pending(&mut self) {
-        while self.frames.len() < CHUNK_BYTES && (self.batch > 1 || self.frames.is_empty()) {
+        while self.has_room() {
             match self.pending.pop_front() {
                 Some(event) => self.push_event(&event),
                 None => break,

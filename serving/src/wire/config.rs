@@ -52,7 +52,7 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// Time from a request's first byte to the end of its headers.
     pub header_timeout: Duration,
-    /// Time that an HTTP/1.1 connection may rest between requests.
+    /// Time that a connection may rest between requests.
     pub idle_timeout: Duration,
     /// Longest silence of a client in the middle of a request body.
     pub body_idle_timeout: Duration,
@@ -69,6 +69,8 @@ pub struct Limits {
     /// Requests that may wait for one worker; when all queues are full the
     /// answer is 429.
     pub queue: usize,
+    /// Requests that one worker may have under way, watches apart; above it the answer is 429.
+    pub under_way: usize,
 }
 
 impl Default for Limits {
@@ -86,6 +88,7 @@ impl Default for Limits {
             ping_interval: Duration::from_secs(15),
             ping_timeout: Duration::from_secs(10),
             queue: 1024,
+            under_way: 4096,
         }
     }
 }

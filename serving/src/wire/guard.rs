@@ -9,10 +9,11 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::framing::Framing;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
@@ -27,6 +28,8 @@ pub(super) struct Activity(Arc<Counts>);
 struct Counts {
     begun: AtomicUsize,
     under_way: AtomicUsize,
+    /// A head that was read could be taken for two different ones.
+    ambiguous: AtomicBool,
 }
 
 impl Activity {
@@ -41,8 +44,24 @@ impl Activity {
         self.0.under_way.load(Ordering::Relaxed) > 0
     }
 
+    /// Whether a request of this connection must be refused for what it may hide.
+    pub(super) fn is_ambiguous(&self) -> bool {
+        self.0.ambiguous.load(Ordering::Relaxed)
+    }
+
     fn begun(&self) -> usize {
         self.0.begun.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there was no request for `time`, and at most twice that.
+    pub(super) async fn rested(&self, time: Duration) {
+        loop {
+            let begun = self.begun();
+            tokio::time::sleep(time).await;
+            if !self.is_busy() && self.begun() == begun {
+                return;
+            }
+        }
     }
 }
 
@@ -75,6 +94,8 @@ pub(super) struct Guarded<IO> {
     io: IO,
     state: State,
     activity: Activity,
+    /// Of HTTP/1.1 alone.
+    framing: Option<Framing>,
     /// Requests begun when this last fell idle.
     seen: usize,
     timer: Pin<Box<Sleep>>,
@@ -90,6 +111,7 @@ impl<IO> Guarded<IO> {
             io,
             state: State::Head,
             activity,
+            framing: Some(Framing::default()),
             seen: 0,
             timer,
             head,
@@ -100,6 +122,7 @@ impl<IO> Guarded<IO> {
     pub(super) fn http2(io: IO, activity: Activity, preface: Duration) -> Self {
         let mut guarded = Self::http1(io, activity, preface, preface);
         guarded.state = State::Preface(PREFACE);
+        guarded.framing = None;
         guarded
     }
 
@@ -142,7 +165,13 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
         let before = buf.filled().len();
         match Pin::new(&mut this.io).poll_read(cx, buf) {
             Poll::Ready(result) => {
-                this.after_read(buf.filled().len() - before);
+                let read = buf.filled().get(before..).unwrap_or_default();
+                this.after_read(read.len());
+                if let Some(framing) = &mut this.framing
+                    && framing.is_ambiguous(read)
+                {
+                    this.activity.0.ambiguous.store(true, Ordering::Relaxed);
+                }
                 Poll::Ready(result)
             }
             Poll::Pending => {

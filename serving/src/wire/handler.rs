@@ -43,6 +43,11 @@ impl Handler {
         let busy = state.activity.begin();
         let version = request.version();
         let is_head = request.method() == Method::HEAD;
+        if let Some(problem) = state.problem_of(&request) {
+            let mut response = Answer::from(ApiError::bad_request(problem)).response;
+            close(&mut response);
+            return Ok(response.map(|body| body.holding(busy)));
+        }
         let on_upgrade = (version == Version::HTTP_11
             && request.headers().contains_key(http::header::UPGRADE))
         .then(|| hyper::upgrade::on(&mut request));
@@ -65,10 +70,7 @@ impl Handler {
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if version != Version::HTTP_2 && !upgraded && state.shared.stopping.is_cancelled() {
             // Clients go elsewhere before the port closes.
-            response.headers_mut().insert(
-                http::header::CONNECTION,
-                http::HeaderValue::from_static("close"),
-            );
+            close(&mut response);
         }
         // hyper drops the body of an answer to HEAD over HTTP/1.1 only.
         let body = |body| if is_head { WireBody::empty() } else { body };
@@ -76,7 +78,27 @@ impl Handler {
     }
 }
 
+/// Says that the connection ends with this answer.
+fn close(response: &mut Response<WireBody>) {
+    response.headers_mut().insert(
+        http::header::CONNECTION,
+        http::HeaderValue::from_static("close"),
+    );
+}
+
 impl HandlerState {
+    /// What makes an HTTP/1.1 request one that different servers may read differently.
+    fn problem_of(&self, request: &Request<Incoming>) -> Option<&'static str> {
+        if request.version() != Version::HTTP_11 {
+            return None;
+        }
+        if self.activity.is_ambiguous() {
+            return Some("a request has a Content-Length or a Transfer-Encoding, not both");
+        }
+        let hosts = request.headers().get_all(http::header::HOST).iter().count();
+        (hosts != 1).then_some("a request has one Host header")
+    }
+
     fn finish(&self, answer: Answer, on_upgrade: Option<OnUpgrade>) -> Response<WireBody> {
         let Answer { response, upgrade } = answer;
         match (upgrade, on_upgrade) {

@@ -111,13 +111,8 @@ impl Server {
             ..
         } = self;
         let limits = config.limits.clone();
-        let (workers, mut workers_ended) = Workers::start(
-            config.worker_count(),
-            limits.queue,
-            limits.body_idle_timeout,
-            app,
-        )
-        .await?;
+        let (workers, mut workers_ended) =
+            Workers::start(config.worker_count(), &limits, app).await?;
         let shared = Arc::new(Shared {
             workers,
             tls: config.tls.clone().map(TlsAcceptor::from),
@@ -281,7 +276,7 @@ where
         .with_upgrades();
     drive(
         served,
-        &shared.drain,
+        shared.drain.cancelled(),
         http1::UpgradeableConnection::graceful_shutdown,
     )
     .await;
@@ -305,18 +300,28 @@ where
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(limits.ping_interval)
         .keep_alive_timeout(limits.ping_timeout);
+    let end = ended(shared.drain.clone(), activity.clone(), limits.idle_timeout);
     let handler = Handler::new(shared, connection, activity);
     let service = service_fn(move |request| handler.clone().call(request));
     let served = Flushed::new(io, |io| builder.serve_connection(TokioIo::new(io), service));
-    drive(served, &shared.drain, |served| {
+    drive(served, end, |served| {
         http2::Connection::graceful_shutdown(served.get_mut().connection.as_mut());
     })
     .await;
 }
 
-/// Polls a connection to its end; when the drain begins, HTTP/2 says GOAWAY
+/// When an HTTP/2 connection must end: the drain begins, or nobody has asked for anything for long.
+/// Whoever only answers pings keeps no place from others.
+async fn ended(drain: CancellationToken, activity: Activity, idle: Duration) {
+    tokio::select! {
+        () = drain.cancelled() => {}
+        () = activity.rested(idle) => {}
+    }
+}
+
+/// Polls a connection to its end; when its time has come, HTTP/2 says GOAWAY
 /// and HTTP/1.1 closes after the request under way.
-async fn drive<C, G, E>(served: C, drain: &CancellationToken, graceful_shutdown: G)
+async fn drive<C, G, E>(served: C, end: impl Future<Output = ()>, graceful_shutdown: G)
 where
     C: Future<Output = Result<(), E>>,
     G: FnOnce(Pin<&mut C>),
@@ -325,7 +330,7 @@ where
     let mut served = pin!(served);
     let result = tokio::select! {
         result = served.as_mut() => result,
-        () = drain.cancelled() => {
+        () = end => {
             graceful_shutdown(served.as_mut());
             served.await
         }

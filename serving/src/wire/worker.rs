@@ -25,11 +25,12 @@ use futures::{FutureExt, Stream};
 use http_body::Body;
 use hyper::body::Incoming;
 use machinery::error::ApiError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::LocalSet;
 use tokio::time::Sleep;
 
 use super::body::{Piece, StreamBody, WireBody};
+use super::config::Limits;
 use super::connection::{Connection, RequestHead};
 use super::upgrade::Upgrade;
 use crate::error::Error;
@@ -82,8 +83,15 @@ fn status_response(error: &ApiError) -> http::Response<WireBody> {
 
 /// The worker threads.
 pub(super) struct Workers {
-    queues: Vec<mpsc::Sender<Job>>,
+    queues: Vec<Queue>,
     next: AtomicUsize,
+}
+
+/// One worker, as those see it who have work for it.
+struct Queue {
+    jobs: mpsc::Sender<(Job, OwnedSemaphorePermit)>,
+    /// Places of requests that it may have queued or under way.
+    places: Arc<Semaphore>,
 }
 
 impl Workers {
@@ -92,8 +100,7 @@ impl Workers {
     /// value is dropped and their requests are done.
     pub(super) async fn start<F>(
         count: usize,
-        queue: usize,
-        body_idle: Duration,
+        limits: &Limits,
         app: F,
     ) -> Result<(Self, mpsc::Receiver<()>), Error>
     where
@@ -102,7 +109,8 @@ impl Workers {
         let (alive, ended) = mpsc::channel(1);
         let mut queues = Vec::with_capacity(count);
         for index in 0..count {
-            let (sender, receiver) = mpsc::channel(queue);
+            let (jobs, receiver) = mpsc::channel(limits.queue);
+            let body_idle = limits.body_idle_timeout;
             let (started, start) = oneshot::channel();
             let (app, alive) = (app.clone(), alive.clone());
             let runtime = tokio::runtime::Handle::current();
@@ -117,7 +125,8 @@ impl Workers {
             start
                 .await
                 .map_err(|_| Error::Worker("the application panicked".into()))??;
-            queues.push(sender);
+            let places = Arc::new(Semaphore::new(limits.under_way));
+            queues.push(Queue { jobs, places });
         }
         Ok((
             Self {
@@ -129,7 +138,7 @@ impl Workers {
     }
 
     /// Hands a request to the worker with the shortest queue, in turn among
-    /// equals; drops it and says false when all queues are full.
+    /// equals; drops it and says false when all are full.
     #[must_use]
     pub(super) fn dispatch(&self, job: Job) -> bool {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
@@ -138,15 +147,18 @@ impl Workers {
             .iter()
             .chain(later)
             .rev()
-            .max_by_key(|queue| queue.capacity());
-        best.is_some_and(|queue| queue.try_send(job).is_ok())
+            .max_by_key(|queue| queue.jobs.capacity().min(queue.places.available_permits()));
+        best.is_some_and(|queue| {
+            let place = Arc::clone(&queue.places).try_acquire_owned();
+            place.is_ok_and(|place| queue.jobs.try_send((job, place)).is_ok())
+        })
     }
 }
 
 async fn run<F>(
     app: F,
     body_idle: Duration,
-    mut queue: mpsc::Receiver<Job>,
+    mut queue: mpsc::Receiver<(Job, OwnedSemaphorePermit)>,
     started: oneshot::Sender<Result<(), Error>>,
 ) where
     F: Fn(&mut ServiceConfig) + 'static,
@@ -166,8 +178,12 @@ async fn run<F>(
     };
     let _ = started.send(Ok(()));
     let mut tasks = tokio::task::JoinSet::new();
-    while let Some(job) = queue.recv().await {
-        tasks.spawn_local(serve(Rc::clone(&service), body_idle, job));
+    while let Some((job, place)) = queue.recv().await {
+        let service = Rc::clone(&service);
+        tasks.spawn_local(async move {
+            serve(service, body_idle, job).await;
+            drop(place);
+        });
         while tasks.try_join_next().is_some() {}
     }
     while tasks.join_next().await.is_some() {}

@@ -8,6 +8,8 @@ mod support;
 #[cfg(test)]
 mod compaction;
 #[cfg(test)]
+mod history;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod outages;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::server::{Api, fresh_namespace, gadget, gadgets};
+use super::server::{Api, Server, fresh_namespace, gadget, gadgets};
 
 #[tokio::test]
 async fn objects_are_created_read_replaced_and_deleted() {
@@ -354,4 +354,35 @@ async fn a_dry_run_is_refused_and_writes_nothing() {
             .await;
         assert_eq!(answer.verdict(), verdict, "{query}");
     }
+}
+
+#[tokio::test]
+async fn a_generated_name_that_is_taken_eight_times_is_given_up() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static DRAWN: AtomicU64 = AtomicU64::new(0);
+    static LUCK: AtomicU64 = AtomicU64::new(u64::MAX);
+    // The same suffix again and again, until luck changes.
+    fn draw() -> u64 {
+        let drawn = DRAWN.fetch_add(1, Ordering::SeqCst);
+        if drawn >= LUCK.load(Ordering::SeqCst) {
+            drawn
+        } else {
+            0
+        }
+    }
+    let config = store::StoreConfig::new(store::testing::database().url);
+    let server = Server::start_with(config, |builder| builder.name_source = draw).await;
+    let (api, all) = (Api::of(&server.masters).await, gadgets("a"));
+    let body = json!({ "metadata": { "generateName": "made-" } });
+    api.post(&all, &body).await.expect(201);
+    assert_eq!(DRAWN.swap(0, Ordering::SeqCst), 1);
+
+    let refused = api.post(&all, &body).await;
+    assert_eq!(refused.verdict(), "409 AlreadyExists");
+    assert_eq!(refused.json()["details"]["retryAfterSeconds"], 1);
+    assert_eq!(DRAWN.swap(0, Ordering::SeqCst), 8, "names that were tried");
+
+    LUCK.store(7, Ordering::SeqCst);
+    api.post(&all, &body).await.expect(201);
+    assert_eq!(DRAWN.load(Ordering::SeqCst), 8, "the last try counts");
 }

@@ -32,6 +32,7 @@ impl Resource for Gizmos {
             }],
             status: false,
             scale: None,
+            history: false,
         });
         &INFO
     }

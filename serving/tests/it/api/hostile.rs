@@ -195,6 +195,45 @@ async fn a_delete_cannot_name_a_manager_that_the_database_refuses() {
 }
 
 #[tokio::test]
+async fn a_user_whose_name_the_database_refuses_spoils_no_write_of_others() {
+    let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
+    let odd = Api::of(&super::server::Server::shared().odd).await;
+    // Writes that wait together share a batch.
+    let writes = (0..40).map(|number| {
+        let (writer, all) = (if number % 4 == 0 { &odd } else { &api }, &all);
+        async move {
+            let body = gadget(&format!("g{number}"), json!({}));
+            writer.post(all, &body).await.code
+        }
+    });
+    let codes = futures::future::join_all(writes).await;
+    assert_eq!(codes, [201; 40]);
+    let history = api.get(&format!("{all}/g0/history")).await.expect(200);
+    assert_eq!(history["items"][0]["user"], "ad\u{fffd}min");
+}
+
+#[tokio::test]
+async fn a_panic_while_a_body_is_sent_cuts_it_and_nothing_else() {
+    use http_body_util::BodyExt as _;
+    let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
+    let table = [("accept", "application/json;as=Table;g=meta.k8s.io;v=v1")];
+    let panicking = gadget("z", json!({ "note": "panic in a cell" }));
+    api.post(&all, &panicking).await.expect(201);
+    let short = api.send("GET", &all, &table, "").await;
+    assert_eq!(short.verdict(), "500 InternalError");
+    for number in 0..40 {
+        let mut body = gadget(&format!("g{number:02}"), json!({}));
+        body["metadata"]["annotations"] = json!({ "note": "n".repeat(8000) });
+        api.post(&all, &body).await.expect(201);
+    }
+    let response = api.open("GET", &all, &table, "").await;
+    assert_eq!(response.status(), 200, "it has begun before it is known");
+    let whole = response.into_body().collect().await;
+    assert!(whole.is_err(), "what is cut is not taken for whole");
+    api.get(&all).await.expect(200);
+}
+
+#[tokio::test]
 async fn odd_headers_change_nothing() {
     let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
     let long = "a".repeat(10_000);

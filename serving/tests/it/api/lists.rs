@@ -316,10 +316,6 @@ async fn a_large_list_is_whole() {
         api.post(&all, &body).await.expect(201);
     }
     let answer = api.get(&all).await;
-    assert_eq!(
-        answer.header("content-length"),
-        answer.body.len().to_string()
-    );
     let list = answer.expect(200);
     assert_eq!(list["items"].as_array().unwrap().len(), 40);
     assert!(

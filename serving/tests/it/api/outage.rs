@@ -26,6 +26,9 @@ async fn reads_watches_and_discovery_survive_the_database() {
         ))
         .await;
 
+    let history = format!("{all}/a/history");
+    api.get(&history).await.expect(200);
+
     postgres.stop_with(Shutdown::Immediate).unwrap();
     for path in [
         "/readyz",
@@ -53,24 +56,12 @@ async fn reads_watches_and_discovery_survive_the_database() {
     let refused = api.post(&all, &gadget("b", json!({}))).await;
     assert!(matches!(refused.code, 503 | 504), "{}", refused.verdict());
     assert!(begin.elapsed() < Duration::from_secs(12));
-    let refused = api.get(&all).await;
-    assert_eq!(refused.verdict(), "503 ServiceUnavailable");
-    assert_ne!(refused.header("retry-after"), "");
+    assert_unavailable(&api, &all).await;
+    assert_unavailable(&api, &history).await;
 
     let postgres = PrivatePostgres::start(&directory, &options).unwrap();
-    let created = loop {
-        let answer = api.post(&all, &gadget("c", json!({}))).await;
-        match answer.code {
-            201 => break answer.json(),
-            409 => break api.get(&format!("{all}/c")).await.expect(200),
-            _ => tokio::task::yield_now().await,
-        }
-        assert!(
-            begin.elapsed() < Duration::from_secs(60),
-            "{}",
-            answer.verdict()
-        );
-    };
+    let created = create_when_back(&api, &all, begin).await;
+    await_history(&api, &history).await;
     let mut event = watch.next().await.unwrap();
     if event["object"]["metadata"]["name"] == "b" {
         event = watch.next().await.unwrap();
@@ -83,4 +74,42 @@ async fn reads_watches_and_discovery_survive_the_database() {
     server.shutdown.cancel();
     drop(postgres);
     drop(std::fs::remove_dir_all(&directory));
+}
+
+/// Another object, as soon as the database takes it.
+async fn create_when_back(api: &Api, all: &str, begin: Instant) -> serde_json::Value {
+    loop {
+        let answer = api.post(all, &gadget("c", json!({}))).await;
+        match answer.code {
+            201 => return answer.json(),
+            409 => return api.get(&format!("{all}/c")).await.expect(200),
+            _ => tokio::task::yield_now().await,
+        }
+        assert!(
+            begin.elapsed() < Duration::from_secs(60),
+            "{}",
+            answer.verdict()
+        );
+    }
+}
+
+/// What reads history may find its way back a moment later than what writes.
+async fn await_history(api: &Api, path: &str) {
+    let begin = Instant::now();
+    let told = loop {
+        let answer = api.get(path).await;
+        if answer.code == 200 {
+            break answer.json();
+        }
+        assert_eq!(answer.verdict(), "503 ServiceUnavailable");
+        assert!(begin.elapsed() < Duration::from_secs(60));
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(told["items"].as_array().unwrap().len(), 1);
+}
+
+async fn assert_unavailable(api: &Api, path: &str) {
+    let refused = api.get(path).await;
+    assert_eq!(refused.verdict(), "503 ServiceUnavailable", "{path}");
+    assert_ne!(refused.header("retry-after"), "");
 }

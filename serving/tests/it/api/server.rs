@@ -13,11 +13,13 @@ use machinery::error::ApiError;
 use plumbing::health::Health;
 use plumbing::metrics::Registry as MetricsRegistry;
 use serde_json::Value;
+use serving::api::Features;
 use serving::auth::{Attributes, Authenticator, Authorizer, Decision};
 use serving::documents::ServerVersion;
+use serving::flow::MaxInFlight;
 use serving::namespaces::{NamespaceLookup, Phase};
 use serving::registry::Registry;
-use serving::server::ServerBuilder;
+use serving::server::{ServerBuilder, random};
 use serving::tls::{CertResolver, CertificateFiles, server_config};
 use serving::wire::ServerConfig;
 use store::{Store, StoreConfig, testing};
@@ -36,6 +38,8 @@ pub struct Server {
     pub nobody: Target,
     /// How alice reaches it, whose rights are in [`Alice`].
     pub alice: Target,
+    /// How somebody of `system:masters` reaches it whose name no database stores.
+    pub odd: Target,
     /// Begins the stop.
     pub shutdown: CancellationToken,
     /// Its store.
@@ -60,10 +64,11 @@ impl NamespaceLookup for Namespaces {
 /// anything.
 struct Alice;
 
-const ALICE: [&str; 6] = [
+const ALICE: [&str; 7] = [
     "get gadgets alice *",
     "create gadgets alice *",
     "get gadgets/status alice *",
+    "get gadgets/history audited *",
     "list gadgets alice only",
     "watch gadgets alice only",
     "impersonate users * carol",
@@ -128,6 +133,19 @@ impl Server {
 
     /// Starts a server on a store with other settings.
     pub async fn start_on(config: StoreConfig, change: impl FnOnce(&mut ServerConfig)) -> Self {
+        Self::start_with(config, |builder| change(&mut builder.wire)).await
+    }
+
+    /// Starts a server that ignores `shardSelector`.
+    pub async fn start_without_shards(database_url: String) -> Self {
+        Self::start_with(StoreConfig::new(&database_url), |builder| {
+            builder.features.sharded_list_and_watch = false;
+        })
+        .await
+    }
+
+    /// Starts a server of other parts.
+    pub async fn start_with(config: StoreConfig, change: impl FnOnce(&mut ServerBuilder)) -> Self {
         let store = Store::connect(config).await.expect("the store");
         let (serving, clients) = (Authority::new("serving"), Authority::new("clients"));
         let directory = std::env::temp_dir().join(format!("serving-test-{}", uuid::Uuid::new_v4()));
@@ -144,8 +162,7 @@ impl Server {
         // Nobody follows these files here.
         std::fs::remove_dir_all(&directory).unwrap();
         wire.workers = 2;
-        change(&mut wire);
-        let builder = ServerBuilder {
+        let mut builder = ServerBuilder {
             registry: Registry::new()
                 .register(Arc::new(Gadgets))
                 .register(Arc::new(Gizmos)),
@@ -153,6 +170,9 @@ impl Server {
             authenticator: Arc::new(Authenticator::standalone(clients.pem.as_bytes()).unwrap()),
             authorizer: Arc::new(Alice),
             namespaces: Arc::new(Namespaces),
+            features: Features::default(),
+            max_in_flight: MaxInFlight::default(),
+            name_source: random,
             wire,
             about: ServerVersion {
                 title: "Gadgets".to_owned(),
@@ -161,6 +181,7 @@ impl Server {
             health: Arc::new(Health::new()),
             metrics: Arc::new(MetricsRegistry::new()),
         };
+        change(&mut builder);
         let server = builder.start().await.expect("the server starts");
         let target = Target {
             address: server.local_addr(),
@@ -173,6 +194,7 @@ impl Server {
             masters: target.as_client(&clients.client("admin", &["system:masters"])),
             nobody: target.as_client(&clients.client("nobody", &[])),
             alice: target.as_client(&clients.client("alice", &[])),
+            odd: target.as_client(&clients.client("ad\0min", &["system:masters"])),
             shutdown,
             store,
         }

@@ -280,3 +280,21 @@ async fn an_owner_that_stands_twice_is_kept_once_with_a_warning() {
     );
     assert!(created.header("warning").contains("duplicate"));
 }
+
+#[tokio::test]
+async fn a_warning_may_be_in_any_script() {
+    let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
+    let answer = api
+        .post(&all, &gadget("a", json!({ "größe": 1, "大きさ": 2 })))
+        .await;
+    assert_eq!(answer.code, 201);
+    let told: Vec<_> = answer
+        .headers
+        .get_all("warning")
+        .iter()
+        .map(|value| String::from_utf8(value.as_bytes().to_vec()).unwrap())
+        .collect();
+    for field in ["größe", "大きさ"] {
+        assert!(told.iter().any(|text| text.contains(field)), "{told:?}");
+    }
+}

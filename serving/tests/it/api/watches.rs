@@ -120,6 +120,24 @@ async fn a_watch_sees_its_namespace_and_its_name_only() {
 }
 
 #[tokio::test]
+async fn below_the_watch_prefix_there_is_nothing_but_watches() {
+    let (api, namespace) = (Api::masters().await, fresh_namespace());
+    let all = gadgets(&namespace);
+    api.post(&all, &gadget("a", json!({}))).await.expect(201);
+    let prefixed = format!("/apis/gadget.example.com/v1/watch/namespaces/{namespace}/gadgets");
+    let kind = [("content-type", "application/json")];
+    for method in ["POST", "PUT", "PATCH", "DELETE"] {
+        for path in [prefixed.clone(), format!("{prefixed}/a")] {
+            let body = gadget("b", json!({})).to_string();
+            let answer = api.send(method, &path, &kind, body).await;
+            assert_eq!(answer.verdict(), "405 MethodNotAllowed", "{method} {path}");
+        }
+    }
+    let list = api.get(&all).await.expect(200);
+    assert_eq!(super::lists::names(&list), ["a"]);
+}
+
+#[tokio::test]
 async fn a_watch_begins_where_it_was_asked_to() {
     let (api, all) = (Api::masters().await, gadgets(&fresh_namespace()));
     let created = api.post(&all, &gadget("a", json!({}))).await.expect(201);

@@ -386,9 +386,9 @@ async fn garbage_in_the_published_authentication_changes_nothing_and_its_loss_do
             status.to_string()
         }
     };
-    // Neither CA is known: the certificate says nothing, good or bad.
+    // Neither CA is known: the certificate says nothing yet, good or bad.
     assert!(!authenticator.is_ready());
-    assert_eq!(name(&target).await, "system:anonymous");
+    assert_eq!(name(&target).await, "503");
 
     fake.put_authentication(&published(&ca.pem, ""));
     until(async || authenticator.is_ready()).await;
@@ -403,7 +403,7 @@ async fn garbage_in_the_published_authentication_changes_nothing_and_its_loss_do
 
     fake.delete_authentication();
     until(async || !authenticator.is_ready()).await;
-    assert_eq!(name(&target).await, "system:anonymous");
+    assert_eq!(name(&target).await, "503");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -665,7 +665,51 @@ async fn namespaces_are_watched_and_asked_for_when_unseen() {
         phase("going").await == Phase::Terminating && fake.object_reads() == before
     })
     .await;
+    // What cannot be a name is not made part of a path.
+    let before = fake.object_reads();
+    for odd in [
+        "",
+        ".",
+        "..",
+        "../namespaces/here",
+        "here/status",
+        "here?x=y",
+        "a%2fb",
+        "A",
+    ] {
+        assert_eq!(phase(odd).await, Phase::Absent, "{odd}");
+    }
+    assert_eq!(fake.object_reads(), before);
     fake.set_mood(Mood::Down);
     assert_eq!(phase("going").await, Phase::Terminating);
     assert_eq!(namespaces.phase("nowhere").await.unwrap_err().code(), 500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_be_known_yet_is_told_to_come_back() {
+    let fake = FakeKube::start().await;
+    let (proxy_ca, client_ca) = (Authority::new("proxies"), Authority::new("clients"));
+    let options = DelegatedOptions::default();
+    let authenticator = Authenticator::delegated(fake.client(), options);
+    let authenticator = Arc::new(authenticator.await.unwrap());
+    let authorizer = Arc::new(DelegatedAuthorizer::new(fake.client()));
+    let bed = serve(Arc::clone(&authenticator), authorizer).await;
+    let proxy = bed
+        .target
+        .as_client(&proxy_ca.client("front-proxy-client", &[]));
+    for protocol in PROTOCOLS {
+        let (status, body) = ask(&proxy, protocol, "/whoami", AS_ADMIN).await;
+        assert_eq!(
+            (status, &body["reason"]),
+            (503, &json!("ServiceUnavailable"))
+        );
+        assert_eq!(body["details"]["retryAfterSeconds"], 1);
+        // Whoever shows no certificate is not the front proxy.
+        let (status, body) = ask(&bed.target, protocol, "/whoami", AS_ADMIN).await;
+        assert_eq!((status, &body["name"]), (200, &json!("system:anonymous")));
+    }
+    fake.put_authentication(&published(&proxy_ca.pem, &client_ca.pem));
+    until(async || authenticator.is_ready()).await;
+    let (status, body) = ask(&proxy, Protocol::Http2, "/whoami", AS_ADMIN).await;
+    assert_eq!((status, &body["name"]), (200, &json!("admin")));
 }

@@ -13,5 +13,6 @@ pub(crate) mod client;
 mod fake_kube;
 mod limits;
 mod protocol;
+mod raw;
 mod shutdown;
 mod testbed;
