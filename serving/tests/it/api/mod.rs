@@ -10,6 +10,8 @@ mod crud;
 mod deletion;
 mod discovery;
 mod encodings;
+#[cfg(feature = "faults")]
+mod faults;
 mod flow;
 mod gadgets;
 mod gizmos;

