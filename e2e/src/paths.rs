@@ -2,15 +2,17 @@
 //! of what runs. Nothing is ever written into the source tree.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-/// The repository that this crate was compiled in.
+/// The repository that this is run in, as cargo says, and else the one it was compiled in: clones
+/// share a target directory, so the program may be another clone's.
 #[must_use]
 pub fn workspace() -> PathBuf {
-    let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
-    crate_dir.parent().unwrap_or(crate_dir).to_path_buf()
+    let run_in = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let crate_dir = run_in.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")));
+    crate_dir.parent().unwrap_or(&crate_dir).to_path_buf()
 }
 
 /// Binaries that take minutes to build and are shared by all clones.

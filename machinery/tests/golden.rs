@@ -3,7 +3,7 @@
 //! A change of these files is a change of the API. `UPDATE_GOLDEN=1 cargo test -p machinery`
 //! writes them anew; the difference is then part of the review.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::Path};
 
 use machinery::{
     Object,
@@ -23,9 +23,7 @@ use machinery::{
 use serde_json::{Value, json};
 
 fn check(name: &str, actual: &Value) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name);
+    let path = Path::new("tests/golden").join(name);
     let actual = serde_json::to_string_pretty(actual).expect("a value is written") + "\n";
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(&path, &actual).expect("the golden file is writable");

@@ -60,7 +60,7 @@ fn the_cluster_s_openapi_holds_no_renamed_definition() -> Result<()> {
 fn every_manifest_is_accepted_by_the_cluster() -> Result<()> {
     let cluster = harness::shared()?;
     let admin = Kubectl::admin(&cluster);
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let root = e2e::paths::workspace().join("deploy");
     for overlay in ["base", "overlays/kind", "overlays/database-secret"] {
         let path = root.join(overlay);
         let said = admin.run(&format!(

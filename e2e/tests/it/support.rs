@@ -129,7 +129,7 @@ pub fn go_clients() -> Result<&'static Path> {
 
 fn build_go_clients() -> Result<PathBuf> {
     let program = e2e::servers::target_dir()?.join("e2e-clients");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/go");
+    let source = e2e::paths::workspace().join("e2e/clients/go");
     let status = Command::new("go")
         .args([
             "build",
