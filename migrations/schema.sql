@@ -14,6 +14,27 @@ CREATE SCHEMA store;
 
 
 --
+-- Name: accept_timeline(text); Type: FUNCTION; Schema: store; Owner: -
+--
+
+CREATE FUNCTION store.accept_timeline(p_timeline text) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'store', 'pg_temp'
+    AS $_$
+DECLARE v_now epochs;
+BEGIN
+    IF p_timeline !~ '^[0-9A-F]{8}$' THEN
+        RAISE EXCEPTION 'a timeline has eight hexadecimal digits' USING ERRCODE = '22023';
+    END IF;
+    PERFORM pg_advisory_xact_lock(7777, 1);
+    v_now := this_database();
+    v_now.accepted := p_timeline;
+    v_now := begin_life(v_now, 0, false);
+    RETURN v_now.start_revision;
+END $_$;
+
+
+--
 -- Name: apply_batch(text, bigint, bigint, boolean, smallint[], integer[], text[], text[], uuid[], bigint[], bytea[], text[], text[], text[], text[]); Type: FUNCTION; Schema: store; Owner: -
 --
 
@@ -193,6 +214,54 @@ BEGIN
 END $$;
 
 
+
+
+--
+-- Name: epochs; Type: TABLE; Schema: store; Owner: -
+--
+
+CREATE TABLE store.epochs (
+    epoch integer NOT NULL,
+    system_id bigint NOT NULL,
+    timeline text NOT NULL,
+    database_oid oid NOT NULL,
+    objects_oid oid NOT NULL,
+    previous_end bigint NOT NULL,
+    start_revision bigint NOT NULL,
+    opened_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    mark bigint DEFAULT ((random() * ('9007199254740992'::bigint)::double precision))::bigint NOT NULL,
+    accepted text DEFAULT ''::text NOT NULL COLLATE pg_catalog."C"
+);
+
+
+--
+-- Name: begin_life(store.epochs, bigint, boolean); Type: FUNCTION; Schema: store; Owner: -
+--
+
+CREATE FUNCTION store.begin_life(p_now store.epochs, p_seen bigint, p_is_first boolean) RETURNS store.epochs
+    LANGUAGE plpgsql
+    SET search_path TO 'store', 'pg_temp'
+    AS $$
+BEGIN
+    p_now.previous_end := greatest((SELECT last_value FROM revisions), (SELECT max(revision) FROM events),
+        (SELECT revision FROM compaction), p_seen);
+    p_now.epoch := coalesce((SELECT max(epoch) FROM epochs), 0) + 1;
+    p_now.start_revision := p_now.previous_end;
+    IF NOT p_is_first THEN
+        p_now.start_revision := greatest(p_now.previous_end + 4294967296,
+            (extract(epoch FROM clock_timestamp()) * 2097152)::bigint);
+        PERFORM setval('revisions', p_now.start_revision);
+        UPDATE compaction SET revision = p_now.start_revision;
+        PERFORM extend_events(1000000, 1);
+        PERFORM pg_notify('store', p_now.start_revision || ' 0');
+    END IF;
+    INSERT INTO epochs (epoch, system_id, timeline, database_oid, objects_oid, previous_end, start_revision, accepted)
+        VALUES (p_now.epoch, p_now.system_id, p_now.timeline, p_now.database_oid, p_now.objects_oid,
+            p_now.previous_end, p_now.start_revision, coalesce(p_now.accepted, ''));
+    RETURN p_now;
+END $$;
+
+
 --
 -- Name: begin_write(text); Type: FUNCTION; Schema: store; Owner: -
 --
@@ -313,8 +382,6 @@ BEGIN
 END $$;
 
 
-
-
 --
 -- Name: objects; Type: TABLE; Schema: store; Owner: -
 --
@@ -408,49 +475,52 @@ END $$;
 --
 
 CREATE FUNCTION store.open_life(p_seen bigint, p_batch bigint, OUT epoch integer, OUT life text, OUT start_revision bigint, OUT database text) RETURNS record
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'store', 'pg_temp'
+    AS $$
+    SELECT * FROM open_life(p_seen, p_batch, '')
+$$;
+
+
+--
+-- Name: open_life(bigint, bigint, text); Type: FUNCTION; Schema: store; Owner: -
+--
+
+CREATE FUNCTION store.open_life(p_seen bigint, p_batch bigint, p_followed text, OUT epoch integer, OUT life text, OUT start_revision bigint, OUT database text) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'store', 'pg_temp'
     AS $$
 DECLARE
     v_known epochs;
     v_now epochs;
-    v_last bigint;
     v_lost boolean;
 BEGIN
     IF pg_is_in_recovery() THEN
         RAISE EXCEPTION 'the database is a standby' USING ERRCODE = '25006';
     END IF;
     PERFORM pg_advisory_xact_lock(7777, 1);
-    SELECT last_value INTO v_last FROM revisions;
-    v_lost := v_last < p_seen OR p_batch <> 0 AND p_seen > (SELECT revision FROM compaction)
-        AND NOT EXISTS (SELECT FROM events WHERE revision = p_seen AND batch = p_batch);
-    v_now.system_id := (SELECT system_identifier FROM pg_control_system());
-    v_now.timeline := split_part(incarnation(), '.', 1);
-    v_now.objects_oid := split_part(incarnation(), '.', 2)::oid;
-    v_now.database_oid := (SELECT oid FROM pg_database WHERE datname = current_database());
-    SELECT e.* INTO v_known FROM epochs e ORDER BY e.epoch DESC LIMIT 1;
-    IF FOUND AND v_known.system_id = v_now.system_id AND v_known.timeline = v_now.timeline
-        AND v_known.database_oid = v_now.database_oid AND v_known.objects_oid = v_now.objects_oid
-        AND NOT v_lost
+    v_now := this_database();
+    IF split_part(p_followed, '.', 1) = v_now.system_id::text
+        AND split_part(p_followed, '.', 2) = v_now.database_oid::text
+        AND split_part(p_followed, '.', 3) COLLATE "C" > greatest(v_now.timeline, (
+            SELECT max(e.accepted) FROM epochs e
+            WHERE e.system_id = v_now.system_id AND e.timeline = v_now.timeline))
     THEN
-        epoch := v_known.epoch;
-        start_revision := v_known.start_revision;
-    ELSE
-        v_now.previous_end := greatest(v_last, (SELECT max(revision) FROM events),
-            (SELECT revision FROM compaction), p_seen);
-        epoch := coalesce(v_known.epoch, 0) + 1;
-        start_revision := v_now.previous_end;
-        IF v_known.epoch IS NOT NULL OR v_lost THEN
-            start_revision := start_revision + 4294967296;
-            PERFORM setval('revisions', start_revision);
-            UPDATE compaction SET revision = open_life.start_revision;
-            PERFORM extend_events(1000000, 1);
-            PERFORM pg_notify('store', start_revision || ' 0');
-        END IF;
-        INSERT INTO epochs (epoch, system_id, timeline, database_oid, objects_oid, previous_end, start_revision)
-            VALUES (open_life.epoch, v_now.system_id, v_now.timeline, v_now.database_oid,
-                v_now.objects_oid, v_now.previous_end, open_life.start_revision);
+        RAISE EXCEPTION 'the database has gone on at timeline %, this is a primary of timeline %',
+            split_part(p_followed, '.', 3), v_now.timeline USING ERRCODE = 'KE004';
     END IF;
+    v_lost := (SELECT last_value FROM revisions) < p_seen
+        OR p_batch <> 0 AND p_seen > (SELECT revision FROM compaction)
+        AND NOT EXISTS (SELECT FROM events WHERE revision = p_seen AND batch = p_batch);
+    SELECT e.* INTO v_known FROM epochs e ORDER BY e.epoch DESC LIMIT 1;
+    IF v_lost OR v_known.epoch IS NULL OR v_known.system_id <> v_now.system_id
+        OR v_known.timeline <> v_now.timeline OR v_known.database_oid <> v_now.database_oid
+        OR v_known.objects_oid <> v_now.objects_oid
+    THEN
+        v_known := begin_life(v_now, p_seen, v_known.epoch IS NULL AND NOT v_lost);
+    END IF;
+    epoch := v_known.epoch;
+    start_revision := v_known.start_revision;
     life := life();
     database := v_now.system_id || '.' || v_now.database_oid || '.' || life;
 END $$;
@@ -584,6 +654,24 @@ BEGIN
     UPDATE compaction SET revision = least(greatest(revision, p_revision), (SELECT last_value FROM revisions))
         RETURNING revision INTO v_revision;
     RETURN v_revision;
+END $$;
+
+
+--
+-- Name: this_database(); Type: FUNCTION; Schema: store; Owner: -
+--
+
+CREATE FUNCTION store.this_database() RETURNS store.epochs
+    LANGUAGE plpgsql
+    SET search_path TO 'store', 'pg_temp'
+    AS $$
+DECLARE v_now epochs;
+BEGIN
+    v_now.system_id := (SELECT system_identifier FROM pg_control_system());
+    v_now.timeline := split_part(incarnation(), '.', 1);
+    v_now.objects_oid := split_part(incarnation(), '.', 2)::oid;
+    v_now.database_oid := (SELECT oid FROM pg_database WHERE datname = current_database());
+    RETURN v_now;
 END $$;
 
 
@@ -745,23 +833,6 @@ CREATE TABLE store.compaction (
 CREATE TABLE store.compatibility (
     version bigint NOT NULL,
     oldest_program bigint NOT NULL
-);
-
-
---
--- Name: epochs; Type: TABLE; Schema: store; Owner: -
---
-
-CREATE TABLE store.epochs (
-    epoch integer NOT NULL,
-    system_id bigint NOT NULL,
-    timeline text NOT NULL,
-    database_oid oid NOT NULL,
-    objects_oid oid NOT NULL,
-    previous_end bigint NOT NULL,
-    start_revision bigint NOT NULL,
-    opened_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    mark bigint DEFAULT ((random() * ('9007199254740992'::bigint)::double precision))::bigint NOT NULL
 );
 
 

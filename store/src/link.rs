@@ -20,6 +20,9 @@ const SESSION: &str = "SET statement_timeout = '10s'; SET lock_timeout = '5s';
     SET idle_in_transaction_session_timeout = '10s'; SET default_transaction_isolation = 'read committed';
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
 
+/// SQLSTATE: a standby has taken over from the database at the other end.
+const REPLACED: &str = "KE004";
+
 /// Which life of which database a connection reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Epoch {
@@ -89,19 +92,22 @@ pub(crate) async fn set_up(connection: &mut PgConnection) -> Result<(), sqlx::Er
 }
 
 /// The epoch of the database at the other end, which begins a new one if it has lost what this
-/// process has seen; refuses a standby.
+/// process has seen; refuses a standby, and a primary that a standby has replaced.
 pub(crate) async fn open_epoch<'c, E>(executor: E, shared: &Shared) -> Result<Epoch, sqlx::Error>
 where
     E: Executor<'c, Database = sqlx::Postgres>,
 {
     at(Point::EpochSend).await?;
     let (seen, batch) = shared.seen();
-    let row =
-        sqlx::query("SELECT epoch, life, start_revision, database FROM store.open_life($1, $2)")
-            .bind(seen.get())
-            .bind(batch)
-            .fetch_one(executor)
-            .await?;
+    let followed = shared.followed.load_full();
+    let row = sqlx::query(
+        "SELECT epoch, life, start_revision, database FROM store.open_life($1, $2, $3)",
+    )
+    .bind(seen.get())
+    .bind(batch)
+    .bind(followed.as_deref().map_or("", String::as_str))
+    .fetch_one(executor)
+    .await?;
     at(Point::EpochAnswer).await?;
     Ok(Epoch {
         number: row.try_get("epoch")?,
@@ -132,6 +138,11 @@ pub(crate) fn classify(error: &sqlx::Error) -> Failure {
         // FATAL and PANIC end the session, and may follow a commit.
         _ => Failure::Lost,
     }
+}
+
+/// Whether the other end is a primary that a standby has replaced.
+pub(crate) fn is_replaced(error: &sqlx::Error) -> bool {
+    matches!(classify(error), Failure::Refused { code, .. } if code == REPLACED)
 }
 
 pub(crate) fn timed_out() -> sqlx::Error {

@@ -67,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) tailing: watch::Sender<bool>,
     pub(crate) applied: watch::Sender<Revision>,
     pub(crate) epoch: ArcSwapOption<Epoch>,
+    /// The database whose epoch was loaded last, also while its epoch is in doubt.
+    pub(crate) followed: ArcSwapOption<String>,
     /// Asks the tail to look into the log now.
     pub(crate) look: Notify,
     /// Asks the tail to bring in also what nobody has said to be durable.
@@ -116,6 +118,7 @@ impl Shared {
             tailing: watch::Sender::new(false),
             applied: watch::Sender::new(Revision::ZERO),
             epoch: ArcSwapOption::empty(),
+            followed: ArcSwapOption::empty(),
             look: Notify::new(),
             settle: Notify::new(),
             reconnects: AtomicU64::new(0),

@@ -16,7 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::apply::{Mark, barrier_on};
 use crate::failpoints::{Point, at, pass};
-use crate::link::{self, Epoch, Link, timed_out};
+use crate::link::{self, Epoch, Link, is_replaced, timed_out};
 use crate::load::load;
 use crate::log::{LoggedEvent, TAIL};
 use crate::planted::{self, Bug};
@@ -88,9 +88,15 @@ impl Tail {
     }
 
     async fn follow_for_ever(&mut self) {
+        let mut replaced = false;
         loop {
             let Err(error) = self.follow().await;
             self.shared.reconnects.fetch_add(1, Ordering::Relaxed);
+            let was_replaced = std::mem::replace(&mut replaced, is_replaced(&error));
+            if replaced && !was_replaced {
+                tracing::error!(%error, "a standby took over from this primary: it is not followed; \
+                    lead the address to the new one, or call store.accept_timeline here");
+            }
             if self.shared.tailing.send_replace(false) {
                 tracing::warn!(%error, "connection to the event log lost");
             } else {
@@ -152,6 +158,8 @@ impl Tail {
         let loading = load(&mut link.connection, &self.shared, epoch);
         let everything = within(LOAD_TIMEOUT, loading).await?;
         let before = self.shared.epoch.swap(Some(Arc::new(epoch.clone())));
+        let database = Arc::new(epoch.database.clone());
+        self.shared.followed.store(Some(database));
         if let Some(before) = before {
             tracing::warn!(
                 before = before.number,

@@ -308,8 +308,7 @@ pub(crate) fn percentile(times: &mut [Duration], part: usize) -> Duration {
 
 /// Promises that are known not to hold yet. An entry is taken out when its defect is mended; from
 /// then on it is asserted. `FAULT_STRICT` asserts all of them.
-const KNOWN_DEFECTS: [&str; 5] = [
-    "an old primary that returns is not written to",
+const KNOWN_DEFECTS: [&str; 4] = [
     "a replica that stands still gives compaction up",
     "a spoiled body is never served",
     "a spoiled body fails alone",

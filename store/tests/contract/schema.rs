@@ -164,6 +164,7 @@ async fn the_runtime_role_can_neither_define_nor_change_anything_by_hand() {
         "DROP TABLE store.objects",
         "ALTER TABLE store.objects ADD COLUMN mine int",
         "CREATE ROLE mine",
+        "SELECT store.accept_timeline('00000002')",
     ] {
         let error = runtime.execute(forbidden).await.expect_err(forbidden);
         let code = error
