@@ -320,6 +320,6 @@ pub(crate) async fn extend_events(connection: &mut PgConnection) -> Result<(), s
         .bind(PARTITION)
         .bind(AHEAD)
         .execute(connection)
-        .await
-        .map(drop)
+        .await?;
+    at(Point::ExtendAnswer).await
 }

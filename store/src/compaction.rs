@@ -100,6 +100,7 @@ async fn pass_on(shared: &Shared, link: &mut Link) -> Result<Option<Compacted>, 
     .bind((retention + ring_time + MARGIN.max(ring_time / MARGIN_PART)).as_secs_f64())
     .fetch_one(&mut *connection)
     .await?;
+    at(Point::CompactRaised).await?;
     let mut done = Compacted {
         revision: Revision::new(row.try_get("compacted")?),
         ..Compacted::default()
@@ -120,6 +121,7 @@ async fn pass_on(shared: &Shared, link: &mut Link) -> Result<Option<Compacted>, 
 
 /// Where the oldest partition ends, if all of it may go.
 async fn oldest_partition(link: &mut Link, droppable: i64) -> Result<Option<i64>, sqlx::Error> {
+    at(Point::CompactOldest).await?;
     let below: Option<i64> = sqlx::query_scalar(
         "SELECT below_revision FROM store.event_partitions() ORDER BY from_revision LIMIT 1",
     )

@@ -57,11 +57,13 @@ impl Link {
             connection.execute(SESSION).await?;
             at(Point::LinkOpened).await?;
             let epoch = open_epoch(&mut connection, shared).await?;
+            at(Point::BackendSend).await?;
             let backend = sqlx::query(
                 "SELECT pid, backend_start::text AS started FROM pg_stat_get_activity(pg_backend_pid())",
             )
             .fetch_one(&mut connection)
             .await?;
+            at(Point::BackendAnswer).await?;
             let backend = Backend {
                 pid: backend.try_get("pid")?,
                 started: backend.try_get("started")?,

@@ -73,6 +73,7 @@ pub(crate) async fn load(
     transaction
         .execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL statement_timeout = '120s'")
         .await?;
+    at(Point::LoadPosition).await?;
     let row = sqlx::query(
         "SELECT newest.revision AS newest, newest.batch,
             (SELECT revision FROM store.compaction) AS compacted,

@@ -18,6 +18,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::apply::{self, Applied, Header, Mark};
+use crate::failpoints::{Point, at};
 use crate::link::{Backend, Failure, Link, classify, timed_out};
 use crate::shared::Shared;
 use crate::types::Revision;
@@ -367,8 +368,11 @@ async fn flush(mut link: Link, mark: Mark, notify: bool, until: u64) -> Flushed 
 }
 
 async fn is_alive(link: &mut Link) -> bool {
-    let asked = sqlx::query("SELECT 1").execute(&mut link.connection);
-    within(Duration::from_secs(1), asked).await.is_ok()
+    let asking = async {
+        at(Point::AliveSend).await?;
+        sqlx::query("SELECT 1").execute(&mut link.connection).await
+    };
+    within(Duration::from_secs(1), asking).await.is_ok()
 }
 
 async fn within<T>(

@@ -104,6 +104,7 @@ async fn query(shared: &Shared, link: &mut Option<Link>) -> Result<Revision, sql
     if allotted <= shared.applied() {
         return Ok(allotted);
     }
+    at(Point::ProbeNewest).await?;
     // Some of them may be under way still, or were never used.
     let newest: Option<i64> =
         sqlx::query_scalar("SELECT revision FROM store.events ORDER BY revision DESC LIMIT 1")

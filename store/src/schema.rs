@@ -8,6 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection, Executor};
 
 use crate::error::StoreError;
+use crate::failpoints::{Point, at};
 
 static EMBEDDED: Migrator = sqlx::migrate!("../migrations");
 
@@ -18,12 +19,13 @@ static EMBEDDED: Migrator = sqlx::migrate!("../migrations");
 /// does not exist. Does nothing where everything is in place.
 pub async fn migrate(database_url: &str, runtime_role: &str) -> Result<(), StoreError> {
     let options: PgConnectOptions = database_url.parse().map_err(StoreError::Url)?;
+    let failed = |doing| move |source| StoreError::Database { doing, source };
     let mut connection = PgConnection::connect_with(&options)
         .await
-        .map_err(|source| StoreError::Database {
-            doing: "connecting",
-            source,
-        })?;
+        .map_err(failed("connecting"))?;
+    at(Point::MigrateSend)
+        .await
+        .map_err(failed("migrating the schema"))?;
     let migrator = Migrator {
         migrations: Cow::Borrowed(&EMBEDDED.migrations),
         table_name: Cow::Borrowed("store.migrations"),
@@ -33,10 +35,7 @@ pub async fn migrate(database_url: &str, runtime_role: &str) -> Result<(), Store
     migrator.run(&mut connection).await?;
     grant(&mut connection, runtime_role).await?;
     let closed = connection.close().await;
-    closed.map_err(|source| StoreError::Database {
-        doing: "closing the connection",
-        source,
-    })
+    closed.map_err(failed("closing the connection"))
 }
 
 async fn grant(connection: &mut PgConnection, role: &str) -> Result<(), StoreError> {
@@ -44,6 +43,7 @@ async fn grant(connection: &mut PgConnection, role: &str) -> Result<(), StoreErr
         doing: "granting rights",
         source,
     };
+    at(Point::GrantSend).await.map_err(failed)?;
     // The names are quoted by the database, since DDL takes no parameters.
     let statements: Vec<String> = sqlx::query_scalar(
         "SELECT format('CREATE ROLE %I LOGIN', $1::text)
@@ -64,6 +64,7 @@ async fn grant(connection: &mut PgConnection, role: &str) -> Result<(), StoreErr
             .execute(AssertSqlSafe(statement))
             .await
             .map_err(failed)?;
+        at(Point::GrantAnswer).await.map_err(failed)?;
     }
     Ok(())
 }
@@ -74,6 +75,7 @@ pub(crate) async fn verify(connection: &mut PgConnection) -> Result<(), StoreErr
         doing: "reading the schema version",
         source,
     };
+    at(Point::SchemaSend).await.map_err(failed)?;
     let needed = EMBEDDED.iter().map(|m| m.version).max().unwrap_or(0);
     let exists: bool = sqlx::query_scalar("SELECT to_regclass('store.migrations') IS NOT NULL")
         .fetch_one(&mut *connection)
@@ -87,6 +89,7 @@ pub(crate) async fn verify(connection: &mut PgConnection) -> Result<(), StoreErr
             .fetch_all(&mut *connection)
             .await
             .map_err(failed)?;
+    at(Point::SchemaAnswer).await.map_err(failed)?;
     let found = applied
         .iter()
         .map(|(version, _)| *version)

@@ -12,6 +12,7 @@ use crate::cache::Cache;
 use crate::collection::Collection;
 use crate::compaction::{self, Compacted};
 use crate::error::StoreError;
+use crate::failpoints::{Point, at};
 use crate::link::{Failure, Link, classify, connect_options, set_up, timed_out};
 use crate::probe::{self, Probe};
 use crate::schema;
@@ -116,15 +117,20 @@ impl Store {
             ));
         }
         let mut link = self.link().await?;
-        let resource: i32 = sqlx::query_scalar("SELECT store.register_resource($1, $2)")
-            .bind(group)
-            .bind(plural)
-            .fetch_one(&mut link.connection)
-            .await
-            .map_err(|source| StoreError::Database {
-                doing: "registering a resource",
-                source,
-            })?;
+        let registering = async {
+            at(Point::RegisterSend).await?;
+            let resource: i32 = sqlx::query_scalar("SELECT store.register_resource($1, $2)")
+                .bind(group)
+                .bind(plural)
+                .fetch_one(&mut link.connection)
+                .await?;
+            at(Point::RegisterAnswer).await?;
+            Ok(resource)
+        };
+        let resource = registering.await.map_err(|source| StoreError::Database {
+            doing: "registering a resource",
+            source,
+        })?;
         let cache = Arc::new(Cache::new(
             resource,
             (group, plural),

@@ -111,6 +111,7 @@ impl Tail {
 
     /// Follows the log until the connection is lost or the database is in doubt.
     async fn follow(&mut self) -> Result<std::convert::Infallible, sqlx::Error> {
+        at(Point::TailOpen).await?;
         let pool = self.connect().await?;
         self.pool = Some(pool.clone());
         let mut listener = within(CONNECT_TIMEOUT, PgListener::connect_with(&pool)).await?;
@@ -157,6 +158,10 @@ impl Tail {
         }
         let loading = load(&mut link.connection, &self.shared, epoch);
         let everything = within(LOAD_TIMEOUT, loading).await?;
+        // The epoch comes last: were it known first, a panic in between would leave caches of
+        // another one that nobody loads anew.
+        self.shared.reset(everything);
+        pass(Point::EpochLoaded);
         let before = self.shared.epoch.swap(Some(Arc::new(epoch.clone())));
         let database = Arc::new(epoch.database.clone());
         self.shared.followed.store(Some(database));
@@ -167,7 +172,6 @@ impl Tail {
                 "the database was restored or failed over: all watchers have to list again"
             );
         }
-        self.shared.reset(everything);
         Ok(())
     }
 

@@ -292,6 +292,123 @@ fn sql_is_never_built_from_text() {
 }
 
 #[test]
+fn nothing_that_only_tests_need_is_built_by_default() {
+    const ONLY_FOR_TESTS: [&str; 4] = ["failpoints", "planted", "faults", "testing"];
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--edges", "normal,build"])
+        .args(["--package", "widget-apiserver"])
+        .args(["--package", "widget-controller"])
+        .args(["--prefix", "none", "--format", "{p} | {f}"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{output:?}");
+    let tree = String::from_utf8_lossy(&output.stdout);
+    let mut found = Vec::new();
+    for name in ["store", "serving", "widget-apiserver"] {
+        let line = tree
+            .lines()
+            .find(|line| line.starts_with(&format!("{name} v")))
+            .expect("the server is made of it");
+        let (_, features) = line.split_once(" | ").expect("its features are listed");
+        let mut features = features.trim_end_matches(" (*)").split(',');
+        if features.any(|feature| ONLY_FOR_TESTS.contains(&feature)) {
+            found.push(line.to_owned());
+        }
+    }
+    assert_none(found, "what only tests need is in a server that is used");
+    // Who builds servers to be used names no features: what is above is what is built.
+    let mut naming = Vec::new();
+    let mut builders = files(&root().join("deploy"), "");
+    builders.extend(files(&root().join("e2e/src"), ".rs"));
+    builders.extend(files(&root().join("bench/src"), ".rs"));
+    builders.extend(files(&root().join(".github"), ""));
+    builders.extend(files(&root().join("xtask/src"), ".rs"));
+    builders.retain(|path| !path.ends_with("xtask/src/test.rs"));
+    for path in builders {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        if text.contains("--features") || text.contains("--all-features") {
+            naming.push(path.display().to_string());
+        }
+    }
+    assert_none(naming, "only the build for tests names features");
+}
+
+/// Functions of the store that talk to the database without a failpoint of their own, and why.
+const WITHOUT_FAILPOINT: [(&str, &str, &str); 11] = [
+    ("apply.rs", "apply_one", "write-one.* in apply"),
+    ("apply.rs", "apply_many", "write-batch.* in apply"),
+    ("apply.rs", "barrier_on", "*barrier.* in who calls it"),
+    ("history.rs", "read_events", "history.* in events"),
+    ("history.rs", "read_back", "rewind.* in rewind"),
+    ("history.rs", "read_compacted", "history.* and rewind.*"),
+    ("link.rs", "set_up", "tail.open; else before a store begins"),
+    ("load.rs", "heads", "load.heads in load"),
+    ("load.rs", "events", "load.events in load"),
+    ("store.rs", "connect", "before a store begins; schema.*"),
+    ("tail.rs", "connect", "tail.open in follow"),
+];
+
+#[test]
+fn all_that_the_store_asks_of_the_database_can_be_made_to_fail() {
+    const SQL: [&str; 13] = [
+        "sqlx::query",
+        ".execute(",
+        ".fetch(",
+        ".fetch_one(",
+        ".fetch_all(",
+        ".fetch_optional(",
+        ".begin()",
+        ".rollback()",
+        ".commit()",
+        "connect_with(",
+        ".listen(",
+        ".acquire()",
+        "migrator.run(",
+    ];
+    let folder = root().join("store/src");
+    let mut found = BTreeSet::new();
+    for path in files(&folder, ".rs") {
+        let file = path.strip_prefix(&folder).expect("below").to_string_lossy();
+        if ["private_postgres.rs", "testing.rs"].contains(&&*file) {
+            continue;
+        }
+        let mut functions: Vec<(String, bool, bool)> = Vec::new();
+        let mut is_in_function = false;
+        for (_, line) in code(&path) {
+            let is_outer = line.starts_with(char::is_alphabetic);
+            let name = line
+                .split_once("fn ")
+                .filter(|(before, _)| !before.contains(['/', '"', '=', '&']))
+                .and_then(|(_, after)| after.split(['(', '<']).next());
+            if is_outer {
+                is_in_function = name.is_some();
+            }
+            // One within another counts as that one.
+            if let Some(name) = name.filter(|_| is_outer || !is_in_function) {
+                functions.push((name.to_owned(), false, false));
+            }
+            if let Some((_, asks, fails)) = functions.last_mut() {
+                *asks |= SQL.iter().any(|sql| line.contains(sql));
+                *fails |= line.contains("at(Point::");
+            }
+        }
+        let bare = functions
+            .into_iter()
+            .filter(|(_, asks, fails)| *asks && !fails);
+        found.extend(bare.map(|(name, ..)| format!("{file}: {name}")));
+    }
+    let listed = WITHOUT_FAILPOINT
+        .iter()
+        .map(|(file, name, _)| format!("{file}: {name}"));
+    let listed: BTreeSet<String> = listed.collect();
+    assert_eq!(
+        found, listed,
+        "functions that ask the database and cannot fail"
+    );
+}
+
+#[test]
 fn files_and_functions_stay_small() {
     let mut long = Vec::new();
     for member in MEMBERS {

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{History, HistoryError, READ_TIMEOUT};
+use crate::failpoints::{Point, at};
 use crate::log::kind_of;
 use crate::types::{EventKind, Key, Project, Provenance, Revision};
 
@@ -109,6 +110,7 @@ impl<P: Project> History<P> {
             Newest::Deletion(revision) => (None, revision.get(), 0),
             Newest::Before(revision) => (Some(revision.get()), 0, 1),
         };
+        at(Point::TrailSend).await?;
         let rows = sqlx::query(TRAIL)
             .bind(self.resource)
             .bind(&*key.namespace)
@@ -118,6 +120,7 @@ impl<P: Project> History<P> {
             .bind(i32::try_from(most.saturating_add(skipped)).unwrap_or(i32::MAX))
             .fetch_all(connection)
             .await?;
+        at(Point::TrailAnswer).await?;
         rows.iter().skip(skipped).map(recorded_of).collect()
     }
 }
