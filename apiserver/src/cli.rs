@@ -73,6 +73,9 @@ pub(crate) struct Serve {
     /// How long old revisions can be read and watched from.
     #[arg(long, env = "HISTORY_RETENTION", value_name = "TIME", default_value = "15m", value_parser = parse_duration)]
     pub history_retention: Duration,
+    /// How often history is looked through for what may go.
+    #[arg(long, env = "COMPACTION_INTERVAL", value_name = "TIME", default_value = "1m", value_parser = parse_interval)]
+    pub compaction_interval: Duration,
     #[command(flatten)]
     pub requests: Requests,
     #[command(flatten)]
@@ -100,6 +103,9 @@ pub(crate) struct Standalone {
     /// How long old revisions can be read and watched from.
     #[arg(long, env = "HISTORY_RETENTION", value_name = "TIME", default_value = "15m", value_parser = parse_duration)]
     pub history_retention: Duration,
+    /// How often history is looked through for what may go.
+    #[arg(long, env = "COMPACTION_INTERVAL", value_name = "TIME", default_value = "1m", value_parser = parse_interval)]
+    pub compaction_interval: Duration,
     #[command(flatten)]
     pub requests: Requests,
     #[command(flatten)]
@@ -166,6 +172,15 @@ pub(crate) struct Telemetry {
 }
 
 /// A time as Kubernetes' flags take it: `1h30m`, `15m`, `20s`, `500ms`.
+/// A duration that something may be repeated after.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text)?;
+    if interval.is_zero() {
+        return Err("must be longer than nothing".to_owned());
+    }
+    Ok(interval)
+}
+
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let malformed = || format!("{text:?} is no duration such as 15m, 1h30m or 500ms");
     if text == "0" {
@@ -243,6 +258,8 @@ mod tests {
         ] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
+        assert!(parse_interval("0s").is_err());
+        assert_eq!(parse_interval("2s"), Ok(Duration::from_secs(2)));
     }
 
     #[test]
@@ -275,6 +292,7 @@ mod tests {
         assert_eq!(serve.secure_port, 6443);
         assert_eq!(serve.bind_address, IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         assert_eq!(serve.history_retention, Duration::from_secs(900));
+        assert_eq!(serve.compaction_interval, Duration::from_secs(60));
         assert_eq!(serve.shutdown.shutdown_timeout, Duration::from_secs(20));
         assert_eq!(serve.telemetry.log_format, LogFormat::Json);
         assert_eq!(serve.requests.max_requests_inflight, 400);

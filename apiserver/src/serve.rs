@@ -62,6 +62,7 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
     };
     let store = StoreConfig {
         retention: args.history_retention,
+        compaction_interval: args.compaction_interval,
         ..StoreConfig::new(args.database_url)
     };
     let server = start(store, identity, listen).await?;

@@ -87,6 +87,7 @@ async fn serve_from(
 ) -> Result<()> {
     let store = StoreConfig {
         retention: args.history_retention,
+        compaction_interval: args.compaction_interval,
         ..StoreConfig::new(database_url)
     };
     let identity = Identity {

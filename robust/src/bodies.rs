@@ -193,7 +193,8 @@ fn set(body: &mut Value, part: &str, member: &str, value: Value) {
     }
 }
 
-fn demand(body: &mut Value, over: Option<i64>) {
+/// Adds the resourceVersion that a body demands.
+pub(crate) fn demand(body: &mut Value, over: Option<i64>) {
     if let Some(over) = over {
         set(body, "metadata", "resourceVersion", json!(over.to_string()));
     }

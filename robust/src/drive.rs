@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::bodies;
 use crate::client::{Ask, Client};
+use crate::old;
 use crate::plan::{Action, Basis, Form, Freshness, Step};
 use crate::record::{Call, Change, Mode, Outcome, Part, Record, revision};
 use crate::rng::Rng;
@@ -89,6 +90,7 @@ impl Driver {
                 self.write(&step, (Part::Main, Change::Json), body, op)
                     .await
             }
+            Action::OldGet | Action::OldMerge { .. } => self.old(&step, op).await,
             Action::Release => {
                 let body = bodies::release(&op);
                 self.write(&step, (Part::Main, Change::Merge), body, op)
@@ -138,6 +140,34 @@ impl Driver {
             }
             _ => Outcome::NotSent("no subresource".to_owned()),
         }
+    }
+
+    /// A request of a client that knows only v1alpha1.
+    async fn old(&self, step: &Step, op: String) -> Outcome {
+        let name = step.name.clone();
+        let path = old::object(&self.scene.namespace, &name);
+        let Action::OldMerge { basis, shape } = step.action.clone() else {
+            let mode = Mode::Consistent;
+            let ask = Ask::get(path, &op);
+            return self
+                .perform(step.replica, Call::Get { name, mode }, ask)
+                .await;
+        };
+        let over = self.over(step, basis).await;
+        // Noted as v1 would say it, which is how the log has it.
+        let call = Call::Write {
+            name,
+            part: Part::Main,
+            change: Change::Merge,
+            body: bodies::merge(&shape, &op, over),
+            expected: over,
+        };
+        let body = old::merge(&shape, &op, over);
+        let ask = Ask {
+            media: bodies::media(Change::Merge),
+            ..self.ask(Method::PATCH, path, body, op)
+        };
+        self.perform(step.replica, call, ask).await
     }
 
     async fn delete(&self, step: &Step, basis: Basis, by_uid: bool, op: String) -> Outcome {

@@ -34,6 +34,12 @@ const SETTINGS: [&str; 6] = [
     "checkpoint_timeout=1h",
 ];
 
+/// Revisions in one partition of the log, and how many partitions there are at first: so small
+/// that the replicas have some to drop. Later ones are as large as ever.
+const PARTITIONS: &str = "SELECT store.extend_events(200, 60)";
+/// How often each replica looks for history that may go.
+const COMPACTION: &str = "2s";
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -85,6 +91,7 @@ impl Lab {
 
     async fn start_all(&mut self, setup: &Setup) -> Result<()> {
         start_postgres(&self.cluster, &self.postgres, &setup.servers).context("Postgres")?;
+        self.psql(PARTITIONS).await.context("partitions")?;
         for _ in 0..REPLICAS {
             let socket = self.postgres.dir().join(".s.PGSQL.5432");
             self.proxies.push(Proxy::start(socket).await?);
@@ -117,6 +124,7 @@ impl Lab {
                     format!("--data-dir={}", data.display()),
                     format!("--secure-port={port}"),
                     format!("--database-url={url}"),
+                    format!("--compaction-interval={COMPACTION}"),
                 ],
                 env,
                 address: Some(format!("127.0.0.1:{port}")),
@@ -217,6 +225,14 @@ impl Lab {
             self.psql("SELECT pg_reload_conf()").await?;
         }
         Ok(())
+    }
+
+    /// Makes all that has been written so long ago that nobody is promised it any more: from now
+    /// on the replicas let it go.
+    pub async fn age(&self) -> Result<()> {
+        let statement = "UPDATE store.events SET recorded_at = recorded_at - interval '1 hour' \
+                         WHERE recorded_at > now() - interval '30 minutes'";
+        self.psql(statement).await.map(drop)
     }
 
     /// The process ids of the replicas' sessions, oldest first.

@@ -12,6 +12,7 @@ mod effect;
 mod fault;
 mod follow;
 mod lab;
+mod old;
 mod plan;
 mod proxy;
 mod record;

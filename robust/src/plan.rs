@@ -29,6 +29,15 @@ pub struct Plan {
     pub disk: u64,
 }
 
+impl Plan {
+    /// Whether nothing goes wrong in it: that old history goes is no fault.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        let mut faults = self.faults.iter();
+        faults.all(|trouble| matches!(trouble.fault, Fault::Compact { .. }))
+    }
+}
+
 /// One thing that a client does.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Step {
@@ -117,6 +126,10 @@ pub enum Action {
         basis: Basis,
         replicas: u8,
     },
+    /// GET in v1alpha1.
+    OldGet,
+    /// Merge patch in v1alpha1.
+    OldMerge { basis: Basis, shape: Shape },
     /// Takes the finalizers away.
     Release,
     /// DELETE, with the resourceVersion or the uid of a known state as precondition, or none.

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::client::{Client, Target};
+use crate::old;
 use crate::plan::{Basis, Plan};
 use crate::record::{Record, Time, revision};
 use crate::truth::Truth;
@@ -100,7 +101,7 @@ impl Scene {
         let alone = std::slice::from_ref(body);
         let items = body.get("items").and_then(Value::as_array);
         for object in items.map_or(alone, Vec::as_slice) {
-            if object.get("kind").is_some_and(|kind| kind == "Widget") {
+            if object.get("kind").is_some_and(|kind| kind == "Widget") && !old::is_old(object) {
                 let name = crate::record::name(object).to_owned();
                 let states = seen.objects.entry(name).or_default();
                 states.push_back(object.clone());

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::old;
 use crate::selector::Selector;
 
 /// One row of the history table.
@@ -41,6 +42,17 @@ impl Event {
     #[must_use]
     pub fn shown(&self) -> Value {
         at_revision(&self.body, self.revision)
+    }
+
+    /// The object as a client is shown it in the version of an answer.
+    #[must_use]
+    pub fn shown_as(&self, answer: &Value) -> Value {
+        let shown = self.shown();
+        if old::is_old(answer) {
+            old::shown(&shown)
+        } else {
+            shown
+        }
     }
 }
 

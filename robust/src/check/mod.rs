@@ -89,12 +89,12 @@ pub fn check(history: &History, truth: &Truth) -> Vec<Violation> {
     violations
 }
 
-/// Without a fault, every request has a definite answer.
+/// Where nothing goes wrong, every request has a definite answer.
 fn available(history: &History) -> Vec<Violation> {
     let is_answered = |record: &&Record| record.outcome.code().is_some_and(|code| code < 500);
     let unanswered = history.records.iter().filter(|record| !is_answered(record));
     let of_record = |record: &Record| Violation::new("available", brief(record));
-    match history.plan.faults.is_empty() {
+    match history.plan.is_calm() {
         true => unanswered.map(of_record).collect(),
         false => Vec::new(),
     }
@@ -227,6 +227,12 @@ mod tests {
         ];
         let mut history = history(records, Vec::new());
         history.plan.faults.clear();
+        let found = rules(&check(&history, &Truth::default()));
+        assert_eq!(found, ["available", "available"]);
+        history.plan.faults.push(Trouble {
+            after: 0,
+            fault: Fault::Compact { behind: 0 },
+        });
         let found = rules(&check(&history, &Truth::default()));
         assert_eq!(found, ["available", "available"]);
         history.plan.faults.push(Trouble {

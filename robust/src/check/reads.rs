@@ -57,7 +57,7 @@ fn object(truth: &Truth, wanted: &str, shown: &Value) -> Option<String> {
     let event = revision(shown).and_then(|revision| truth.event(revision));
     match event {
         Some(event) if event.kind != DELETED && event.name == wanted => {
-            let written = event.shown();
+            let written = event.shown_as(shown);
             (*shown != written).then(|| format!("shown {shown}, but the log has {written}"))
         }
         _ => Some(format!("shown {shown}, which the log does not have")),

@@ -77,13 +77,9 @@ fn acknowledged(record: &Record, event: &Event, body: &Value) -> Option<String> 
         return Some(format!("the event is at {}", event.revision));
     }
     let is_object = body.get("kind").is_some_and(|kind| kind == "Widget");
-    (is_object && *body != event.shown()).then(|| {
-        format!(
-            "{} answered {body}, but the log has {}",
-            record.audit,
-            event.shown()
-        )
-    })
+    let wanted = event.shown_as(body);
+    (is_object && *body != wanted)
+        .then(|| format!("{} answered {body}, but the log has {wanted}", record.audit))
 }
 
 /// Whether the write, applied to the state that its answer shows, changes nothing.

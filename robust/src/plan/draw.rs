@@ -7,6 +7,9 @@ use super::{
 use crate::rng::Rng;
 use crate::selector::{COLORS, PHASES, Selector, TIERS};
 
+/// In how many histories of a hundred some of their own past is compacted.
+const COMPACTED: u64 = 50;
+
 impl Plan {
     /// The plan of a seed.
     #[must_use]
@@ -32,7 +35,7 @@ impl Plan {
             .collect();
         let steps = clients.iter().map(Vec::len).sum::<usize>();
         let faults = draft.faults(u64::try_from(steps).unwrap_or(0), offer);
-        let disks = [(3, 0), (2, 2_000), (2, 10_000)];
+        let disks = [(3, 0), (2, 2_000), (3, 20_000)];
         let disk = draft.rng.weighted(&disks).unwrap_or(0);
         Self {
             seed,
@@ -134,17 +137,22 @@ impl Draft {
                 replicas: u8::try_from(self.rng.below(6)).unwrap_or(0),
             },
             63..66 => Action::Release,
-            66..73 => Action::Delete {
+            66..69 => Action::OldMerge {
+                basis: self.basis(),
+                shape: self.shape(),
+            },
+            69..72 => Action::OldGet,
+            72..78 => Action::Delete {
                 basis: self.basis(),
                 by_uid: self.rng.chance(40),
             },
-            73..74 => Action::DeleteCollection {
+            78..79 => Action::DeleteCollection {
                 selector: Selector::draw(&mut self.rng, &self.names),
             },
-            74..83 => Action::Get {
+            79..86 => Action::Get {
                 fresh: self.rng.chance(80),
             },
-            83..95 => Action::List {
+            86..96 => Action::List {
                 freshness: self.freshness(),
                 selector: Selector::draw(&mut self.rng, &self.names),
                 everywhere: self.rng.chance(20),
@@ -196,6 +204,14 @@ impl Draft {
                 fault: self.fault(offer),
             })
             .collect();
+        if self.rng.chance(COMPACTED) {
+            faults.push(Trouble {
+                after: self.rng.within(steps / 10, steps * 6 / 10),
+                fault: Fault::Compact {
+                    behind: self.rng.below(30),
+                },
+            });
+        }
         faults.sort_by_key(|trouble| trouble.after);
         faults
     }
@@ -215,11 +231,11 @@ impl Draft {
                 replica,
                 down: self.rng.below(300),
             },
-            16..32 => Fault::Freeze {
+            16..28 => Fault::Freeze {
                 replica,
                 hold: self.rng.within(100, 1500),
             },
-            32..42 => Fault::CrashPostgres {
+            28..42 => Fault::CrashPostgres {
                 down: self.rng.below(500),
             },
             42..52 => Fault::Terminate {
@@ -248,9 +264,6 @@ impl Draft {
                 replica,
                 late: self.rng.within(5, 75),
                 hold: self.rng.within(300, 1000),
-            },
-            87..91 => Fault::Compact {
-                behind: self.rng.below(60),
             },
             _ => match self.rng.pick(&offer.failpoints) {
                 Some(name) => self.failpoint(replica, &name),
@@ -305,6 +318,6 @@ mod tests {
             seen.extend(plan.watchers.iter().map(|w| word(format!("{:?}", w.from))));
             seen.extend(plan.faults.iter().map(|t| word(format!("{:?}", t.fault))));
         }
-        assert_eq!(seen.len(), 12 + 6 + 10, "{seen:?}");
+        assert_eq!(seen.len(), 14 + 6 + 10, "{seen:?}");
     }
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::super::Case;
 use super::super::fixture::{history, rules};
 use super::check;
+use crate::plan::{Fault, Trouble};
 use crate::record::{Frame, Mode, Start, Stream, Watch};
 use crate::selector::Selector;
 use crate::truth::fixture::{colored, event, truth};
@@ -265,6 +266,32 @@ fn a_410_needs_a_compaction_and_other_errors_are_found() {
     let rest = [state(6), vec![mark(6)], frames(&Selector::All, 6)].concat();
     let streams = [ended(410), vec![stream(then, rest)]].concat();
     assert_eq!(judge_at(&compacted, Selector::All, streams), NONE);
+}
+
+#[test]
+fn only_a_replica_that_was_away_may_say_410_of_what_is_kept() {
+    let error = frame("ERROR", json!({"kind": "Status", "code": 410}));
+    let then = Start::State(Mode::Consistent);
+    let rest = [state(6), vec![mark(6)], frames(&Selector::All, 6)].concat();
+    let streams = vec![stream(Start::After(5), vec![error]), stream(then, rest)];
+    let watch = Watch {
+        selector: Selector::All,
+        streams,
+    };
+    let mut compacted = log();
+    compacted.compacted = 4;
+    let mut history = history(Vec::new(), vec![watch]);
+    history.plan.faults.clear();
+    let found = check(&Case::new(&history, &compacted));
+    assert_eq!(rules(&found), ["watch: expired"]);
+    history.plan.faults.push(Trouble {
+        after: 0,
+        fault: Fault::Freeze {
+            replica: 0,
+            hold: 1,
+        },
+    });
+    assert_eq!(check(&Case::new(&history, &compacted)), []);
 }
 
 #[test]
