@@ -8,13 +8,18 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use e2e::paths;
-use e2e::servers::{APISERVER, cargo, target_dir};
+use e2e::servers::{APISERVER, target_dir};
+
+use crate::test;
 
 /// Package, folder and program that does it.
 pub(crate) const DRIVER: &str = "robust";
 
 /// Longest time that a planted bug may stay uncaught.
 const PLANTED_MINUTES: u64 = 10;
+
+/// Planted bugs that are caught within seconds: enough to see on every push that the checkers work.
+const QUICK: [&str; 3] = ["no-compare-and-swap", "nul-byte-lost", "resume-skips-one"];
 
 /// Where the servers' source names what can be planted and what can be made to fail.
 const PLANTED_TABLE: &str = "store/src/planted.rs";
@@ -39,10 +44,13 @@ pub(crate) struct Robust {
 
 /// Builds what is needed and runs it; an error when anything was found, or a planted bug was not.
 pub(crate) fn run(args: &Robust) -> Result<()> {
-    let driver = build(DRIVER, &[])?;
+    test::build()?;
+    let built = target_dir()?.join("debug");
+    let driver = built.join(DRIVER);
+    let servers = keep(&built.join(APISERVER))?;
     match args.planted.as_deref() {
-        None => histories(args, &driver),
-        Some(name) => planted(args, &driver, name),
+        None => histories(args, &driver, &servers),
+        Some(name) => planted(args, &driver, &servers, name),
     }
 }
 
@@ -53,19 +61,23 @@ pub(crate) fn run_built(programs: &Path, histories: u64) -> Result<bool> {
     Ok(command.status().context("run the histories")?.success())
 }
 
-fn histories(args: &Robust, driver: &Path) -> Result<()> {
-    let failpoints = names(FAILPOINT_TABLE);
-    let features: &[&str] = if failpoints.is_empty() {
-        &[]
+/// The planted bugs that every run of the tests has to catch, or a long one.
+pub(crate) fn planted_bugs(long: bool) -> Vec<String> {
+    if long {
+        names(PLANTED_TABLE)
     } else {
-        &["failpoints"]
-    };
-    let server = keep(&build(APISERVER, features)?, "histories")?;
-    let mut command = command(driver, &server)?;
-    remember(&mut command, args.histories);
-    if !failpoints.is_empty() {
-        command.args(["--failpoints", &failpoints.join(",")]);
+        QUICK.map(str::to_owned).to_vec()
     }
+}
+
+/// Whether a bug is caught in time by programs that are built already.
+pub(crate) fn is_caught(programs: &Path, bug: &str) -> Result<bool> {
+    catch(&programs.join(DRIVER), programs, bug, PLANTED_MINUTES, None)
+}
+
+fn histories(args: &Robust, driver: &Path, servers: &Path) -> Result<()> {
+    let mut command = command(driver, servers)?;
+    remember(&mut command, args.histories);
     if let Some(minutes) = args.minutes {
         command.args(["--minutes", &minutes.to_string()]);
     }
@@ -87,7 +99,7 @@ fn remember(command: &mut Command, histories: u64) {
 }
 
 /// Each planted bug must be caught, within the time for one.
-fn planted(args: &Robust, driver: &Path, name: &str) -> Result<()> {
+fn planted(args: &Robust, driver: &Path, servers: &Path, name: &str) -> Result<()> {
     let known = names(PLANTED_TABLE);
     let chosen: Vec<&String> = match name {
         "all" => known.iter().collect(),
@@ -99,20 +111,11 @@ fn planted(args: &Robust, driver: &Path, name: &str) -> Result<()> {
             known.join(", ")
         );
     }
-    let server = keep(&build(APISERVER, &["planted"])?, "planted")?;
     let minutes = args.minutes.unwrap_or(PLANTED_MINUTES);
     let mut missed = Vec::new();
     for bug in &chosen {
-        println!("== {bug}");
-        let mut command = command(driver, &server)?;
-        command
-            .args(["--planted", bug])
-            .args(["--histories", "100000"])
-            .args(["--minutes", &minutes.to_string()]);
-        if let Some(seed) = args.seed {
-            command.args(["--seed", &seed.to_string()]);
-        }
-        if !command.status().context("run the histories")?.success() {
+        println!("== planted {bug}");
+        if !catch(driver, servers, bug, minutes, args.seed)? {
             missed.push(bug.as_str());
         }
     }
@@ -127,6 +130,25 @@ fn planted(args: &Robust, driver: &Path, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Runs histories against servers with a bug until it is caught.
+fn catch(
+    driver: &Path,
+    servers: &Path,
+    bug: &str,
+    minutes: u64,
+    seed: Option<u64>,
+) -> Result<bool> {
+    let mut command = command(driver, servers)?;
+    command
+        .args(["--planted", bug])
+        .args(["--histories", "100000"])
+        .args(["--minutes", &minutes.to_string()]);
+    if let Some(seed) = seed {
+        command.args(["--seed", &seed.to_string()]);
+    }
+    Ok(command.status().context("run the histories")?.success())
+}
+
 fn command(driver: &Path, servers: &Path) -> Result<Command> {
     let mut command = Command::new(driver);
     command
@@ -136,26 +158,17 @@ fn command(driver: &Path, servers: &Path) -> Result<Command> {
         .arg(target_dir()?.join("robust/failures"))
         .arg("--tool")
         .arg(crate::program()?);
+    let failpoints = names(FAILPOINT_TABLE);
+    if !failpoints.is_empty() {
+        command.args(["--failpoints", &failpoints.join(",")]);
+    }
     Ok(command)
-}
-
-/// Builds a program and returns its path.
-fn build(package: &str, features: &[&str]) -> Result<PathBuf> {
-    let mut command = cargo();
-    command.args(["build", "--package", package]);
-    if !features.is_empty() {
-        command.args(["--features", &features.join(",")]);
-    }
-    if !command.status().context("run cargo build")?.success() {
-        bail!("cargo build failed");
-    }
-    Ok(target_dir()?.join("debug").join(package))
 }
 
 /// Copies a program into a directory of its own: the next build may replace it
 /// by one with other features. Returns the directory.
-fn keep(program: &Path, name: &str) -> Result<PathBuf> {
-    let dir = target_dir()?.join("robust").join(name);
+fn keep(program: &Path) -> Result<PathBuf> {
+    let dir = target_dir()?.join("robust/servers");
     std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     let file: OsString = program.file_name().context("a program has a name")?.into();
     let target = dir.join(file);

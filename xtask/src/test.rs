@@ -24,8 +24,25 @@ const LENS_CASES: &str = "100000";
 const LONG_LENS_CASES: &str = "1000000";
 
 /// Random histories that `cargo xtask robust` runs more of.
-const HISTORIES: u64 = 100;
+const HISTORIES: u64 = 60;
 const LONG_HISTORIES: u64 = 1000;
+
+/// How large the tests of faults are.
+const FAULT_SCALE: &str = "1";
+const LONG_FAULT_SCALE: &str = "10";
+
+/// What only tests compile in: places that fail when told to, bugs on purpose, and the tests of
+/// faults. One set for everything that is built for tests, so that it is built once.
+const FEATURES: [&str; 8] = [
+    "store/failpoints",
+    "store/faults",
+    "store/planted",
+    "serving/failpoints",
+    "serving/faults",
+    "serving/planted",
+    "widget-apiserver/failpoints",
+    "widget-apiserver/planted",
+];
 
 /// Package whose tests need the control plane.
 const END_TO_END: &str = "e2e";
@@ -54,7 +71,7 @@ impl Test {
 
 /// A test program that cargo built.
 #[derive(Debug)]
-struct Program {
+pub(crate) struct Program {
     package_dir: PathBuf,
     target: String,
     executable: PathBuf,
@@ -112,6 +129,8 @@ fn steps(args: &Test, count: &mut Count) -> Result<()> {
                 "clippy",
                 "--workspace",
                 "--all-targets",
+                "--features",
+                &FEATURES.join(","),
                 "--",
                 "--deny",
                 "warnings",
@@ -119,7 +138,6 @@ fn steps(args: &Test, count: &mut Count) -> Result<()> {
         )?;
         deny::check()?;
     }
-    println!("== build");
     let mut programs = build()?;
     if programs
         .iter()
@@ -150,29 +168,51 @@ fn steps(args: &Test, count: &mut Count) -> Result<()> {
     Ok(())
 }
 
-/// Random histories under faults, which count as one test.
+/// Random histories under faults, and planted bugs that they must find: each is one test.
 fn run_histories(args: &Test, count: &mut Count) -> Result<()> {
-    println!("== histories");
-    let histories = if args.long { LONG_HISTORIES } else { HISTORIES };
-    match robust::run_built(&target_dir()?.join("debug"), histories)? {
+    let programs = target_dir()?.join("debug");
+    let mut add = |passed| match passed {
         true => count.passed += 1,
         false => count.failed += 1,
+    };
+    let histories = if args.long { LONG_HISTORIES } else { HISTORIES };
+    add(timed("histories", || {
+        robust::run_built(&programs, histories)
+    })?);
+    for bug in robust::planted_bugs(args.long) {
+        let what = format!("planted {bug}");
+        add(timed(&what, || robust::is_caught(&programs, &bug))?);
     }
     Ok(())
+}
+
+/// Does a step, and tells how long it took.
+fn timed<T>(what: &str, step: impl FnOnce() -> Result<T>) -> Result<T> {
+    println!("== {what}");
+    let began = Instant::now();
+    let done = step();
+    println!("== {what} took {:.1} s", began.elapsed().as_secs_f64());
+    done
 }
 
 fn check(what: &str, args: &[&str]) -> Result<()> {
-    println!("== {what}");
-    if !cargo().args(args).status().context("run cargo")?.success() {
-        bail!("cargo {} failed", args.join(" "));
-    }
-    Ok(())
+    timed(what, || {
+        if !cargo().args(args).status().context("run cargo")?.success() {
+            bail!("cargo {} failed", args.join(" "));
+        }
+        Ok(())
+    })
 }
 
-/// Builds all targets of the workspace and returns the test programs.
-fn build() -> Result<Vec<Program>> {
+/// Builds all targets of the workspace, for tests.
+pub(crate) fn build() -> Result<Vec<Program>> {
+    timed("build", build_programs)
+}
+
+fn build_programs() -> Result<Vec<Program>> {
     let mut child = cargo()
         .args(["build", "--workspace", "--lib", "--bins", "--tests"])
+        .args(["--features", &FEATURES.join(",")])
         .arg("--message-format=json-render-diagnostics")
         .stdout(Stdio::piped())
         .spawn()
@@ -217,7 +257,7 @@ fn run_program(
         .file_name()
         .unwrap_or_default()
         .to_string_lossy();
-    println!("== {package} ({})", program.target);
+    let what = format!("{package} ({})", program.target);
     let mut command = Command::new(&program.executable);
     command
         .current_dir(&program.package_dir)
@@ -229,26 +269,28 @@ fn run_program(
     if args.long {
         command.arg("--include-ignored");
     }
-    count_tests(&mut command, args, count)
+    timed(&what, || count_tests(&mut command, args, count))
 }
 
 fn run_doc_tests(args: &Test, count: &mut Count) -> Result<()> {
-    println!("== documentation");
     let mut command = cargo();
-    command.args(["test", "--workspace", "--doc", "--quiet"]);
-    count_tests(&mut command, args, count)
+    command
+        .args(["test", "--workspace", "--doc", "--quiet"])
+        .args(["--features", &FEATURES.join(",")]);
+    timed("documentation", || count_tests(&mut command, args, count))
 }
 
 /// Streams the output on and reads the summaries in it. A program that fails
 /// without a summary (it crashed) counts as one failure.
 fn count_tests(command: &mut Command, args: &Test, count: &mut Count) -> Result<()> {
-    let cases = if args.long {
-        LONG_LENS_CASES
+    let (cases, scale) = if args.long {
+        (LONG_LENS_CASES, LONG_FAULT_SCALE)
     } else {
-        LENS_CASES
+        (LENS_CASES, FAULT_SCALE)
     };
     let mut child = command
         .env("LENS_CASES", cases)
+        .env("FAULT_SCALE", scale)
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("run {}", command.get_program().to_string_lossy()))?;

@@ -1,8 +1,6 @@
 //! What the platform's neighbours say about it, and that its manifests are
 //! what a real kube-apiserver accepts.
 
-use std::path::Path;
-
 use anyhow::Result;
 use e2e::harness;
 
