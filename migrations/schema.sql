@@ -393,7 +393,8 @@ CREATE TABLE store.objects (
     uid uuid NOT NULL,
     revision bigint NOT NULL,
     created_revision bigint NOT NULL,
-    body bytea
+    body bytea,
+    sum bigint
 )
 WITH (fillfactor='80', toast_tuple_target='8160');
 ALTER TABLE ONLY store.objects ALTER COLUMN body SET STORAGE EXTERNAL;
@@ -557,7 +558,7 @@ CREATE FUNCTION store.rescue_bodies(p_resource integer[], p_namespace text[], p_
 DECLARE v_count bigint;
 BEGIN
     PERFORM pg_advisory_xact_lock(7777, 1);
-    UPDATE objects o SET body = e.body
+    UPDATE objects o SET body = e.body, sum = e.sum
         FROM unnest(p_resource, p_namespace, p_name, p_revision) i(resource, namespace, name, revision)
         JOIN events e ON e.revision = i.revision
         WHERE o.resource = i.resource AND o.namespace = i.namespace AND o.name = i.name
@@ -676,16 +677,53 @@ END $$;
 
 
 --
+-- Name: time_to_record(); Type: FUNCTION; Schema: store; Owner: -
+--
+
+CREATE FUNCTION store.time_to_record() RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_now timestamptz := pg_catalog.clock_timestamp();
+    v_second bigint := pg_catalog.floor(pg_catalog.date_part('epoch', v_now));
+    v_latest bigint := (SELECT c.last_value FROM store.clock c);
+BEGIN
+    IF v_second < v_latest AND v_latest <= v_second + 7200 THEN
+        RETURN pg_catalog.to_timestamp(v_latest);
+    END IF;
+    IF v_second <> v_latest THEN
+        PERFORM pg_catalog.setval('store.clock', v_second);
+    END IF;
+    RETURN v_now;
+END $$;
+
+
+--
 -- Name: write_batch(text, bigint, bigint, bigint, boolean, boolean, smallint[], integer[], text[], text[], uuid[], bigint[], bytea[], text[], text[], text[], text[]); Type: FUNCTION; Schema: store; Owner: -
 --
 
 CREATE FUNCTION store.write_batch(p_life text, p_seen bigint, p_batch bigint, p_floor bigint, p_durable boolean, p_notify boolean, p_operation smallint[], p_resource integer[], p_namespace text[], p_name text[], p_uid uuid[], p_expected bigint[], p_body bytea[], p_username text[], p_manager text[], p_verb text[], p_audit_id text[]) RETURNS TABLE(base bigint, "position" bigint, outcome smallint, revision bigint)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'store', 'pg_temp'
+    AS $$
+    SELECT * FROM write_batch(p_life, p_seen, p_batch, p_floor, p_durable, p_notify,
+        p_operation, p_resource, p_namespace, p_name, p_uid, p_expected, p_body, NULL::bigint[],
+        p_username, p_manager, p_verb, p_audit_id)
+$$;
+
+
+--
+-- Name: write_batch(text, bigint, bigint, bigint, boolean, boolean, smallint[], integer[], text[], text[], uuid[], bigint[], bytea[], bigint[], text[], text[], text[], text[]); Type: FUNCTION; Schema: store; Owner: -
+--
+
+CREATE FUNCTION store.write_batch(p_life text, p_seen bigint, p_batch bigint, p_floor bigint, p_durable boolean, p_notify boolean, p_operation smallint[], p_resource integer[], p_namespace text[], p_name text[], p_uid uuid[], p_expected bigint[], p_body bytea[], p_sum bigint[], p_username text[], p_manager text[], p_verb text[], p_audit_id text[]) RETURNS TABLE(base bigint, "position" bigint, outcome smallint, revision bigint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'store', 'pg_temp'
     AS $$
 #variable_conflict use_column
 DECLARE
     v_base bigint;
+    v_at timestamptz;
     v_done bigint;
     v_changed bigint;
     v_newest bigint;
@@ -694,38 +732,42 @@ DECLARE
     v_revisions bigint[];
 BEGIN
     v_base := begin_batch(p_life, p_seen, p_durable);
+    v_at := time_to_record();
     WITH checked AS MATERIALIZED (
         SELECT i.*, o.place, o.revision AS current, v_base + i.ordinal AS fresh,
             CASE WHEN i.operation = 0 THEN CASE WHEN o.revision IS NULL THEN 0 ELSE 1 END
                 WHEN o.revision IS NULL THEN 2
                 WHEN o.revision = i.expected AND o.uid = i.uid THEN 0
                 ELSE 3 END::smallint AS verdict,
-            CASE WHEN i.operation <> 0 THEN coalesce(o.body, CASE WHEN o.revision < p_floor
-                THEN (SELECT e.body FROM events e WHERE e.revision = o.revision) END)
-                END AS previous_body
-        FROM unnest(p_operation, p_resource, p_namespace, p_name, p_uid, p_expected, p_body,
+            coalesce(o.body, p.body) AS previous_body,
+            CASE WHEN o.body IS NULL THEN p.sum ELSE o.sum END AS previous_sum
+        FROM unnest(p_operation, p_resource, p_namespace, p_name, p_uid, p_expected, p_body, p_sum,
                 p_username, p_manager, p_verb, p_audit_id) WITH ORDINALITY
-            AS i(operation, resource, namespace, name, uid, expected, body,
+            AS i(operation, resource, namespace, name, uid, expected, body, sum,
                 username, manager, verb, audit_id, ordinal)
         LEFT JOIN LATERAL (
-            SELECT h.ctid AS place, h.revision, h.uid, h.body FROM objects h
+            SELECT h.ctid AS place, h.revision, h.uid, h.body, h.sum FROM objects h
             WHERE h.resource = i.resource AND h.namespace = i.namespace AND h.name = i.name
             LIMIT 1) o ON true
+        LEFT JOIN LATERAL (
+            SELECT e.body, e.sum FROM events e
+            WHERE e.revision = o.revision AND o.body IS NULL AND o.revision < p_floor
+            LIMIT 1) p ON true
     ), inserted AS (
         INSERT INTO objects (resource, namespace, name, uid, revision, created_revision)
         SELECT resource, namespace, name, uid, fresh, fresh FROM checked
         WHERE verdict = 0 AND operation = 0 RETURNING 1
     ), updated AS (
-        UPDATE objects h SET revision = c.fresh, body = NULL FROM checked c
+        UPDATE objects h SET revision = c.fresh, body = NULL, sum = NULL FROM checked c
         WHERE c.verdict = 0 AND c.operation = 1 AND h.ctid = c.place RETURNING 1
     ), deleted AS (
         DELETE FROM objects h USING checked c
         WHERE c.verdict = 0 AND c.operation = 2 AND h.ctid = c.place RETURNING 1
     ), logged AS (
         INSERT INTO events (revision, batch, resource, kind, namespace, name, uid, previous_revision,
-            recorded_at, username, manager, verb, audit_id, body, previous_body)
+            recorded_at, username, manager, verb, audit_id, body, sum, previous_body, previous_sum)
         SELECT fresh, p_batch, resource, operation, namespace, name, uid, current,
-            clock_timestamp(), username, manager, verb, audit_id, body, previous_body
+            v_at, username, manager, verb, audit_id, body, sum, previous_body, previous_sum
         FROM checked WHERE verdict = 0 ORDER BY ordinal RETURNING 1
     )
     SELECT array_agg(ordinal ORDER BY ordinal), array_agg(verdict ORDER BY ordinal),
@@ -751,6 +793,20 @@ END $$;
 --
 
 CREATE FUNCTION store.write_one(p_life text, p_seen bigint, p_batch bigint, p_floor bigint, p_durable boolean, p_notify boolean, p_operation smallint, p_resource integer, p_namespace text, p_name text, p_uid uuid, p_expected bigint, p_body bytea, p_username text, p_manager text, p_verb text, p_audit_id text, OUT base bigint, OUT outcome smallint, OUT revision bigint) RETURNS record
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'store', 'pg_temp'
+    AS $$
+    SELECT * FROM write_one(p_life, p_seen, p_batch, p_floor, p_durable, p_notify,
+        p_operation, p_resource, p_namespace, p_name, p_uid, p_expected, p_body, NULL::bigint,
+        p_username, p_manager, p_verb, p_audit_id)
+$$;
+
+
+--
+-- Name: write_one(text, bigint, bigint, bigint, boolean, boolean, smallint, integer, text, text, uuid, bigint, bytea, bigint, text, text, text, text); Type: FUNCTION; Schema: store; Owner: -
+--
+
+CREATE FUNCTION store.write_one(p_life text, p_seen bigint, p_batch bigint, p_floor bigint, p_durable boolean, p_notify boolean, p_operation smallint, p_resource integer, p_namespace text, p_name text, p_uid uuid, p_expected bigint, p_body bytea, p_sum bigint, p_username text, p_manager text, p_verb text, p_audit_id text, OUT base bigint, OUT outcome smallint, OUT revision bigint) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'store', 'pg_temp'
     AS $$
@@ -760,6 +816,7 @@ DECLARE
     v_revision bigint;
     v_uid uuid;
     v_previous_body bytea;
+    v_previous_sum bigint;
 BEGIN
     -- Spelled out what begin_batch does: a call costs as much as the write.
     IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -776,7 +833,8 @@ BEGIN
     IF v_life IS DISTINCT FROM p_life OR v_last < p_seen THEN
         RAISE EXCEPTION 'the database was restored or failed over' USING ERRCODE = 'KE001';
     END IF;
-    SELECT o.revision, o.uid, o.body INTO v_revision, v_uid, v_previous_body FROM objects o
+    SELECT o.revision, o.uid, o.body, o.sum INTO v_revision, v_uid, v_previous_body, v_previous_sum
+        FROM objects o
         WHERE o.resource = p_resource AND o.namespace = p_namespace AND o.name = p_name;
     outcome := CASE
         WHEN p_operation = 0 THEN CASE WHEN v_revision IS NULL THEN 0 ELSE 1 END
@@ -792,27 +850,42 @@ BEGIN
     revision := v_last + 1;
     PERFORM setval('revisions', revision);
     -- v_previous_body is the head's own, if it was rescued; its event may then be gone.
-    IF v_previous_body IS NULL AND v_revision < p_floor THEN
-        SELECT e.body INTO v_previous_body FROM events e WHERE e.revision = v_revision;
+    IF p_floor < 0 THEN
+        v_previous_body := NULL;
+    ELSIF v_previous_body IS NULL AND v_revision < p_floor THEN
+        SELECT e.body, e.sum INTO v_previous_body, v_previous_sum FROM events e WHERE e.revision = v_revision;
     END IF;
     IF p_operation = 0 THEN
         INSERT INTO objects (resource, namespace, name, uid, revision, created_revision)
             VALUES (p_resource, p_namespace, p_name, p_uid, write_one.revision, write_one.revision);
     ELSIF p_operation = 1 THEN
-        UPDATE objects o SET revision = write_one.revision, body = NULL
+        UPDATE objects o SET revision = write_one.revision, body = NULL, sum = NULL
             WHERE o.resource = p_resource AND o.namespace = p_namespace AND o.name = p_name;
     ELSE
         DELETE FROM objects o
             WHERE o.resource = p_resource AND o.namespace = p_namespace AND o.name = p_name;
     END IF;
     INSERT INTO events (revision, batch, resource, kind, namespace, name, uid, previous_revision,
-            recorded_at, username, manager, verb, audit_id, body, previous_body)
+            recorded_at, username, manager, verb, audit_id, body, sum, previous_body, previous_sum)
         VALUES (write_one.revision, p_batch, p_resource, p_operation, p_namespace, p_name, p_uid, v_revision,
-            clock_timestamp(), p_username, p_manager, p_verb, p_audit_id, p_body, v_previous_body);
+            time_to_record(), p_username, p_manager, p_verb, p_audit_id, p_body, p_sum,
+            v_previous_body, v_previous_sum);
     IF p_notify THEN
         PERFORM pg_notify('store', revision || ' ' || p_batch);
     END IF;
 END $$;
+
+
+--
+-- Name: clock; Type: SEQUENCE; Schema: store; Owner: -
+--
+
+CREATE SEQUENCE store.clock
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
 
 
 --
@@ -855,7 +928,9 @@ CREATE TABLE store.events (
     verb text,
     audit_id text,
     body bytea NOT NULL,
-    previous_body bytea
+    previous_body bytea,
+    sum bigint,
+    previous_sum bigint
 )
 PARTITION BY RANGE (revision);
 ALTER TABLE ONLY store.events ALTER COLUMN body SET STORAGE EXTERNAL;

@@ -271,6 +271,19 @@ impl ApiError {
         .with_internal(log_message)
     }
 
+    /// What is stored of the object cannot be read, or is not what was written.
+    #[must_use]
+    pub fn store_read_error(resource: &GroupResource, name: &str) -> Self {
+        let message = format!("failed to read {resource} {} from the storage", quote(name));
+        Self::new(500, Reason::StorageReadError, message)
+            .with_details(details_of(resource, name))
+            .with_cause(StatusCause {
+                reason: Cow::Borrowed("UnexpectedServerResponse"),
+                message: "the stored object is lost, damaged or cannot be decoded".to_owned(),
+                field: String::new(),
+            })
+    }
+
     /// Adds what only the log is told.
     #[must_use]
     pub fn with_internal(mut self, log_message: impl Into<String>) -> Self {

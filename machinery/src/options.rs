@@ -9,7 +9,7 @@ mod query;
 
 use std::time::Duration;
 
-pub use delete::{DeleteOptions, Propagation};
+pub use delete::{DeleteOptions, IGNORE_STORE_READ_ERROR, Propagation};
 pub use list::{InitialState, ListOptions, ReadMode, VersionMatch, WatchStart};
 
 use crate::continue_token::ContinueToken;

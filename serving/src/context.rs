@@ -14,10 +14,11 @@ use machinery::{
 
 use crate::{
     api::Api,
-    auth::UserInfo,
+    auth::{self, UserInfo},
     exchange::{self, Payload},
     flow::Seat,
     namespaces::Phase,
+    permission,
     request_info::{Query, RequestInfo},
 };
 
@@ -100,6 +101,17 @@ impl Context {
         let body = exchange::read_body(&mut payload).await?;
         self.sit(self.api.flow.admit(&self.info, &self.user)?);
         Ok(body)
+    }
+
+    /// Asks whether the user may also do `verb` to what the request is about.
+    ///
+    /// # Errors
+    ///
+    /// 403, or what the authorizer fails with.
+    pub async fn authorize_also(&self, verb: &str) -> Result<(), ApiError> {
+        let mut attributes = permission::attributes(&self.info, &self.user);
+        verb.clone_into(&mut attributes.verb);
+        auth::authorize(self.api.authorizer.as_ref(), &attributes).await
     }
 
     /// Takes a seat among the requests under way.

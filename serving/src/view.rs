@@ -97,8 +97,18 @@ pub struct Projection(pub Arc<dyn Resource>);
 impl Project for Projection {
     type View = View;
 
-    fn project(&self, _key: &Key, revision: Revision, body: Bytes) -> View {
-        View::of_stored(self.0.info(), revision, &body)
+    fn project(&self, key: &Key, revision: Revision, body: Bytes) -> View {
+        View::of_stored(self.0.info(), revision, &body).unwrap_or_else(|| {
+            tracing::error!(%key, %revision, "a stored object cannot be decoded");
+            self.unreadable(key, revision)
+        })
+    }
+
+    fn unreadable(&self, _key: &Key, revision: Revision) -> View {
+        View {
+            is_readable: false,
+            ..View::of_body(revision, b"{}")
+        }
     }
 }
 
@@ -111,6 +121,7 @@ pub struct View {
     splice_length: usize,
     /// False when defaults were added that the stored bytes lack.
     is_as_stored: bool,
+    is_readable: bool,
     derived: OnceLock<Box<Derived>>,
 }
 
@@ -122,6 +133,7 @@ impl Clone for View {
             splice_start: self.splice_start,
             splice_length: self.splice_length,
             is_as_stored: self.is_as_stored,
+            is_readable: self.is_readable,
             derived: OnceLock::new(),
         }
     }
@@ -146,16 +158,18 @@ pub struct Selectable {
 type FieldValues = Box<[Option<Box<str>>]>;
 
 impl View {
-    /// A view of stored bytes; defaults that are newer than they are added.
+    /// A view of stored bytes; defaults that are newer than they are added. `None` for bytes that
+    /// are no object.
     #[must_use]
-    pub fn of_stored(info: &ResourceInfo, revision: Revision, body: &[u8]) -> Self {
-        match with_missing_defaults(info, body) {
+    pub fn of_stored(info: &ResourceInfo, revision: Revision, body: &[u8]) -> Option<Self> {
+        let hub = serde_json::from_slice(body).ok()?;
+        Some(match with_missing_defaults(info, hub, body) {
             Some(completed) => Self {
                 is_as_stored: false,
                 ..Self::of_body(revision, &completed)
             },
             None => Self::of_body(revision, body),
-        }
+        })
     }
 
     /// A view of the bytes that were just written, which have all defaults.
@@ -168,6 +182,7 @@ impl View {
             splice_start,
             splice_length,
             is_as_stored: true,
+            is_readable: true,
             derived: OnceLock::new(),
         }
     }
@@ -177,6 +192,13 @@ impl View {
     #[must_use]
     pub fn at(&self, revision: Revision) -> Self {
         Self::of_body(revision, &self.body())
+    }
+
+    /// Whether there is an object to serve. One that is lost, damaged or cannot be decoded is
+    /// selected by nothing, and all that can be done to it is to delete it as such.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        self.is_readable
     }
 
     /// Whether writing `body` would change nothing.
@@ -339,8 +361,7 @@ impl Selectable {
 }
 
 /// The body with the hub's defaults, or `None` when it has them all.
-fn with_missing_defaults(info: &ResourceInfo, body: &[u8]) -> Option<Vec<u8>> {
-    let mut hub: Object = serde_json::from_slice(body).ok()?;
+fn with_missing_defaults(info: &ResourceInfo, mut hub: Object, body: &[u8]) -> Option<Vec<u8>> {
     info.storage_version().schema.apply_defaults(&mut hub);
     let completed = serde_json::to_vec(&Value::Object(hub)).ok()?;
     (completed != body).then_some(completed)

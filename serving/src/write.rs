@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use machinery::{Object, error::ApiError, field::FieldError, meta, object};
-use serde_json::Value;
+use machinery::{
+    Object, error::ApiError, field::FieldError, meta, object, options::IGNORE_STORE_READ_ERROR,
+};
+use serde_json::{Value, json};
 use store::{Key, Operation, Provenance, Revision, Snapshot, Stored, Write};
 use uuid::Uuid;
 
@@ -160,6 +162,44 @@ pub async fn modify(
     }
 }
 
+/// Removes an object that cannot be read; returns its uid.
+///
+/// # Errors
+///
+/// 404 when there is no object, 422 when it can be read; the store's failures.
+pub async fn remove_unreadable(
+    context: &Context,
+    target: &Target,
+    key: &Key,
+) -> Result<Uuid, ApiError> {
+    let stored = consistent(target).await?.get(key).map(Arc::clone);
+    let stored = stored.ok_or_else(|| ApiError::not_found(&target.group_resource(), &key.name))?;
+    if stored.view.is_readable() {
+        let rule =
+            "is exclusively used to delete corrupt object(s), try again by removing this option";
+        return Err(ApiError::invalid(
+            &target.info().group_kind(),
+            &key.name,
+            &[FieldError::invalid(IGNORE_STORE_READ_ERROR, true, rule)],
+        ));
+    }
+    let metadata = json!({ "name": &*key.name, "namespace": &*key.namespace, "uid": stored.uid });
+    let last_state = json!({ "metadata": metadata }).to_string();
+    let write = Write {
+        key: key.clone(),
+        operation: Operation::Delete {
+            uid: stored.uid,
+            expected: stored.revision,
+            body: last_state.into(),
+        },
+        provenance: provenance(context),
+    };
+    let removed = target.entry.collection.write(write).await;
+    removed
+        .map(|_| stored.uid)
+        .map_err(|error| store_errors::of_write(error, &target.group_resource(), &key.name))
+}
+
 enum Attempt {
     Nothing(View),
     Write(Operation),
@@ -172,6 +212,12 @@ fn attempt(
     change: &impl Fn(&Current) -> Result<Next, ApiError>,
 ) -> Result<Attempt, ApiError> {
     let stored = stored.ok_or_else(|| ApiError::not_found(&target.group_resource(), &key.name))?;
+    if !stored.view.is_readable() {
+        return Err(ApiError::store_read_error(
+            &target.group_resource(),
+            &key.name,
+        ));
+    }
     let current = Current {
         hub: stored.view.hub(),
         revision: stored.revision,

@@ -23,6 +23,10 @@ impl Project for Raw {
     fn project(&self, _key: &Key, _revision: Revision, body: Bytes) -> Bytes {
         body
     }
+
+    fn unreadable(&self, _key: &Key, _revision: Revision) -> Bytes {
+        Bytes::new()
+    }
 }
 
 /// User and system time, in ticks of 10 ms, of a process and its children that have ended.

@@ -9,6 +9,7 @@ use crate::error::WriteError;
 use crate::failpoints::{Point, at};
 use crate::link::{Backend, Link};
 use crate::notices::without_warning;
+use crate::sum::sum_of;
 use crate::types::{Key, Revision, Write};
 use crate::writer::Queued;
 
@@ -30,6 +31,11 @@ pub(crate) fn is_passing(code: &str) -> bool {
     code == OTHER_LIFE || is_transient(code) || classes.iter().any(|c| code.starts_with(c))
 }
 
+/// Something that is stored cannot be read.
+pub(crate) fn is_damage(code: &str) -> bool {
+    code.starts_with("XX")
+}
+
 /// The same again may do better.
 pub(crate) fn is_transient(code: &str) -> bool {
     matches!(code, "40001" | "40P01" | "55P03" | NO_PARTITION)
@@ -42,7 +48,8 @@ pub(crate) struct Header {
     pub(crate) number: i64,
     /// Up to here this process has seen the log.
     pub(crate) seen: Revision,
-    /// Versions from before it are kept with the event that replaces them.
+    /// Versions from before it are kept with the event that replaces them; a negative one has none
+    /// read, since it cannot be.
     pub(crate) floor: Revision,
     /// Whether its commit waits until it is durable; otherwise a barrier has to follow.
     pub(crate) durable: bool,
@@ -140,7 +147,7 @@ async fn apply_one(
     } = &queued.write;
     let row = sqlx::query(
         "SELECT base, outcome, revision FROM
-         store.write_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+         store.write_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
     )
     .bind(&link.epoch.life)
     .bind(header.seen.get())
@@ -155,6 +162,7 @@ async fn apply_one(
     .bind(operation.uid())
     .bind(operation.expected().map(Revision::get))
     .bind(operation.body().as_ref())
+    .bind(sum_of(key, operation.uid(), operation.body()))
     .bind(&provenance.user)
     .bind(&provenance.manager)
     .bind(&provenance.verb)
@@ -178,7 +186,7 @@ async fn apply_many(
     }
     let rows = sqlx::query(
         "SELECT base, outcome, revision FROM
-         store.write_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+         store.write_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
          ORDER BY position",
     )
     .bind(&link.epoch.life)
@@ -201,6 +209,9 @@ async fn apply_many(
         write.operation.expected().map(Revision::get)
     }))
     .bind(column(batch, |write| write.operation.body().as_ref()))
+    .bind(column(batch, |write| {
+        sum_of(&write.key, write.operation.uid(), write.operation.body())
+    }))
     .bind(column(batch, |write| write.provenance.user.as_str()))
     .bind(column(batch, |write| write.provenance.manager.as_str()))
     .bind(column(batch, |write| write.provenance.verb.as_str()))

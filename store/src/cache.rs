@@ -93,10 +93,16 @@ impl<P: Project> Cache<P> {
         key: Key,
         uid: Uuid,
         revision: Revision,
-        body: Bytes,
+        body: Option<Bytes>,
     ) -> Arc<Stored<P::View>> {
-        let size = body.len();
-        let view = self.project.project(&key, revision, body);
+        let size = body.as_ref().map_or(0, Bytes::len);
+        let view = match body {
+            Some(body) => self.project.project(&key, revision, body),
+            None => {
+                tracing::error!(%key, %revision, "the stored body of an object cannot be read");
+                self.project.unreadable(&key, revision)
+            }
+        };
         Arc::new(Stored {
             key,
             uid,

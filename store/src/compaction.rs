@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::{Connection, Row};
+use sqlx::{Connection, Executor, Row};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use crate::apply::extend_events;
@@ -23,6 +23,8 @@ const MARGIN: Duration = Duration::from_secs(2);
 const MARGIN_PART: u32 = 5;
 /// A pass that takes longer hangs on a dead connection; the next one goes on where it was.
 const PASS_TIMEOUT: Duration = Duration::from_secs(300);
+/// A pass that sends nothing for this long loses its session.
+const IDLE: &str = "SET idle_session_timeout = '5s'";
 /// What the database says of the oldest partition: dropped, or that an object needs it.
 const DROPPED: i16 = 1;
 const NEEDED: i16 = 2;
@@ -83,6 +85,8 @@ async fn pass_on(shared: &Shared, link: &mut Link) -> Result<Option<Compacted>, 
     let connection = &mut link.connection;
     extend_events(connection).await?;
     at(Point::CompactLock).await?;
+    // Nothing but a process that stands still waits between two statements; its lock must not stay.
+    connection.execute(IDLE).await?;
     let alone: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock(7777, 2)")
         .fetch_one(&mut *connection)
         .await?;

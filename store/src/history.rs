@@ -15,8 +15,8 @@ use tokio::time::timeout;
 
 use crate::cache::{Cache, Reach};
 use crate::failpoints::{Point, at};
-use crate::link::Link;
-use crate::log::{bytes_of, key_of, kind_of};
+use crate::link::{Link, is_damage};
+use crate::log::{body_of, key_of, kind_of};
 use crate::planted::{self, Bug};
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
@@ -35,7 +35,7 @@ pub use provenance::Recorded;
 /// Why history could not be read.
 #[derive(Debug)]
 pub(crate) enum HistoryError {
-    /// Compacted.
+    /// Compacted, or damaged.
     Gone,
     /// The database cannot be reached.
     Unavailable,
@@ -167,6 +167,10 @@ impl<P: Project> History<P> {
     ) -> Result<T, HistoryError> {
         let failure = match read {
             Ok(Ok(read)) => return Ok(read),
+            Ok(Err(error)) if is_damage(&error) => {
+                tracing::error!(%error, "history is damaged: who needs it has to list again");
+                return Err(HistoryError::Gone);
+            }
             Ok(Err(error)) => error.to_string(),
             Err(elapsed) => elapsed.to_string(),
         };
@@ -184,8 +188,9 @@ impl<P: Project> History<P> {
     ) -> Result<Option<Stretch<P::View>>, sqlx::Error> {
         let rows = sqlx::query(
             "SELECT * FROM (
-                SELECT e.kind, e.revision, e.namespace, e.name, e.uid, e.previous_revision, e.body,
-                    coalesce(e.previous_body, p.body) AS previous_body,
+                SELECT e.kind, e.revision, e.namespace, e.name, e.uid, e.previous_revision,
+                    e.body, e.sum, coalesce(e.previous_body, p.body) AS previous_body,
+                    CASE WHEN e.previous_body IS NULL THEN p.sum ELSE e.previous_sum END AS previous_sum,
                     sum(octet_length(e.body)) OVER (ORDER BY e.revision) AS bytes
                 FROM store.events e LEFT JOIN store.events p ON p.revision = e.previous_revision
                 WHERE e.resource = $1 AND e.revision > $2 AND e.revision <= $3
@@ -227,10 +232,9 @@ impl<P: Project> History<P> {
         if previous.is_none() && kind != EventKind::Added {
             return Ok(None);
         }
-        let body = bytes_of(row, "body")?.unwrap_or_default();
-        let current = self
-            .cache
-            .stored(key_of(row)?, row.try_get("uid")?, revision, body);
+        let (key, uid) = (key_of(row)?, row.try_get("uid")?);
+        let body = body_of(row, ["body", "sum"], &key, uid)?;
+        let current = self.cache.stored(key, uid, revision, body);
         Ok(Some(Event {
             kind,
             revision,
@@ -240,18 +244,15 @@ impl<P: Project> History<P> {
     }
 
     fn previous_of(&self, row: &PgRow) -> Result<Option<Arc<Stored<P::View>>>, sqlx::Error> {
-        let revision = row
-            .try_get::<Option<i64>, _>("previous_revision")?
-            .map(Revision::new);
-        let (Some(revision), Some(body)) = (revision, bytes_of(row, "previous_body")?) else {
+        let revision = row.try_get::<Option<i64>, _>("previous_revision")?;
+        let is_there = row.try_get::<Option<&[u8]>, _>("previous_body")?.is_some();
+        let Some(revision) = revision.filter(|_| is_there) else {
             return Ok(None);
         };
-        Ok(Some(self.cache.stored(
-            key_of(row)?,
-            row.try_get("uid")?,
-            revision,
-            body,
-        )))
+        let (key, uid) = (key_of(row)?, row.try_get("uid")?);
+        let body = body_of(row, ["previous_body", "previous_sum"], &key, uid)?;
+        let revision = Revision::new(revision);
+        Ok(Some(self.cache.stored(key, uid, revision, body)))
     }
 
     async fn read_back(
@@ -263,7 +264,8 @@ impl<P: Project> History<P> {
         // The first event of each key in between tells what was there before it.
         let mut rows = sqlx::query(
             "SELECT e.kind, e.namespace, e.name, e.uid, e.previous_revision,
-                coalesce(e.previous_body, p.body) AS previous_body
+                coalesce(e.previous_body, p.body) AS previous_body,
+                CASE WHEN e.previous_body IS NULL THEN p.sum ELSE e.previous_sum END AS previous_sum
              FROM (SELECT min(revision) AS revision FROM store.events
                    WHERE resource = $1 AND revision > $2 AND revision <= $3
                    GROUP BY namespace, name) first

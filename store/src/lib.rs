@@ -30,6 +30,7 @@ mod schema;
 mod shared;
 mod snapshot;
 mod store;
+mod sum;
 mod tail;
 mod types;
 mod watcher;

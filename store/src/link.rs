@@ -6,6 +6,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgSeverity
 use sqlx::{ConnectOptions, Connection, Executor, Row};
 use tokio::time::timeout;
 
+use crate::apply;
 use crate::error::StoreError;
 use crate::failpoints::{Point, at};
 use crate::shared::Shared;
@@ -140,6 +141,11 @@ pub(crate) fn classify(error: &sqlx::Error) -> Failure {
         // FATAL and PANIC end the session, and may follow a commit.
         _ => Failure::Lost,
     }
+}
+
+/// Whether Postgres found that what it has on the disk is not what it wrote: class XX.
+pub(crate) fn is_damage(error: &sqlx::Error) -> bool {
+    matches!(classify(error), Failure::Refused { code, .. } if apply::is_damage(&code))
 }
 
 /// Whether the other end is a primary that a standby has replaced.

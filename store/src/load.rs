@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use crate::apply::{Mark, barrier_on};
 use crate::failpoints::{Point, at};
-use crate::link::Epoch;
-use crate::log::{bytes_of, key_of, kind_of};
+use crate::link::{Epoch, is_damage};
+use crate::log::{body_of, key_of, kind_of};
 use crate::shared::Shared;
 use crate::types::{EventKind, Key, Revision};
 
@@ -20,8 +20,14 @@ pub(crate) struct Head {
     pub(crate) key: Key,
     pub(crate) uid: Uuid,
     pub(crate) revision: Revision,
-    pub(crate) body: Bytes,
+    pub(crate) body: Body,
 }
+
+/// `None` if it is lost, or is not the one that was stored.
+pub(crate) type Body = Option<Bytes>;
+
+/// Objects whose bodies are read at once where some of them are damaged.
+const SOME: usize = 512;
 
 /// One event, with what is needed to undo it. The state after it is the head or the next event's
 /// previous state, except for a deletion, which has its own.
@@ -31,9 +37,9 @@ pub(crate) struct PastEvent {
     pub(crate) key: Key,
     pub(crate) uid: Uuid,
     /// Of a deletion.
-    pub(crate) last_state: Option<Bytes>,
+    pub(crate) last_state: Option<Body>,
     /// `None` for an added object.
-    pub(crate) previous: Option<(Revision, Bytes)>,
+    pub(crate) previous: Option<(Revision, Body)>,
     pub(crate) age: Duration,
 }
 
@@ -76,27 +82,28 @@ pub(crate) async fn load(
     at(Point::LoadPosition).await?;
     let row = sqlx::query(
         "SELECT newest.revision AS newest, newest.batch,
-            (SELECT revision FROM store.compaction) AS compacted,
-            store.revision_before(make_interval(secs => $1)) AS start
+            (SELECT revision FROM store.compaction) AS compacted
          FROM (SELECT max(revision) AS revision FROM store.events) newest_revision
          LEFT JOIN LATERAL (SELECT e.revision, e.batch FROM store.events e
              WHERE e.revision = newest_revision.revision) newest ON true",
     )
-    .bind(shared.config.ring_time.as_secs_f64())
     .fetch_one(&mut *transaction)
     .await?;
     let compacted = Revision::new(row.try_get("compacted")?);
     let newest = Revision::new(row.try_get::<Option<_>, _>("newest")?.unwrap_or(0));
     let batch = row.try_get::<Option<_>, _>("batch")?.unwrap_or(0);
     let position = newest.max(compacted).max(epoch.start);
-    let start = Revision::new(row.try_get("start")?).max(compacted);
+    let start = tolerant(ring_start(&mut transaction, shared.config.ring_time).await)?;
+    let start = start.map_or(position, |start| start.max(compacted));
     let mut all = Vec::new();
     for resource in shared.resources() {
         at(Point::LoadHeads).await?;
         let heads = heads(&mut transaction, resource).await?;
         at(Point::LoadEvents).await?;
-        let (events, start) =
-            events(&mut transaction, resource, start, shared.config.ring_bytes).await?;
+        let most = shared.config.ring_bytes;
+        let read = events(&mut transaction, resource, start, most).await;
+        // Without them, the ring begins here.
+        let (events, start) = tolerant(read)?.unwrap_or_else(|| (Vec::new(), position));
         all.push((
             resource,
             Loaded {
@@ -119,9 +126,47 @@ pub(crate) async fn load(
     })
 }
 
+/// `None` for what is damaged on the disk.
+fn tolerant<T>(read: Result<T, sqlx::Error>) -> Result<Option<T>, sqlx::Error> {
+    match read {
+        Err(error) if is_damage(&error) => {
+            tracing::error!(%error, "the database is damaged: what can be read is served");
+            Ok(None)
+        }
+        read => read.map(Some),
+    }
+}
+
+/// Where the events of the last `time` begin.
+async fn ring_start(
+    connection: &mut PgConnection,
+    time: Duration,
+) -> Result<Revision, sqlx::Error> {
+    let mut savepoint = connection.begin().await?;
+    let start = sqlx::query_scalar("SELECT store.revision_before(make_interval(secs => $1))")
+        .bind(time.as_secs_f64())
+        .fetch_one(&mut *savepoint)
+        .await
+        .map(Revision::new);
+    savepoint.rollback().await?;
+    start
+}
+
+/// All current objects, those whose bodies cannot be read among them.
 async fn heads(connection: &mut PgConnection, resource: i32) -> Result<Vec<Head>, sqlx::Error> {
+    let mut savepoint = connection.begin().await?;
+    let read = all_heads(&mut savepoint, resource).await;
+    savepoint.rollback().await?;
+    match tolerant(read)? {
+        Some(heads) => Ok(heads),
+        None => readable_heads(connection, resource).await,
+    }
+}
+
+async fn all_heads(connection: &mut PgConnection, resource: i32) -> Result<Vec<Head>, sqlx::Error> {
     let mut rows = sqlx::query(
-        "SELECT o.namespace, o.name, o.uid, o.revision, coalesce(o.body, e.body) AS body
+        "SELECT o.namespace, o.name, o.uid, o.revision, coalesce(o.body, e.body) AS body,
+            CASE WHEN o.body IS NULL THEN e.sum ELSE o.sum END AS sum
          FROM store.objects o
          LEFT JOIN store.events e ON o.body IS NULL AND e.revision = o.revision
          WHERE o.resource = $1 ORDER BY o.namespace, o.name",
@@ -130,14 +175,81 @@ async fn heads(connection: &mut PgConnection, resource: i32) -> Result<Vec<Head>
     .fetch(connection);
     let mut heads = Vec::new();
     while let Some(row) = rows.try_next().await? {
-        heads.push(Head {
-            key: key_of(&row)?,
-            uid: row.try_get("uid")?,
-            revision: Revision::new(row.try_get("revision")?),
-            body: body_of(&row, "body")?,
-        });
+        heads.push(head(&row)?);
     }
     Ok(heads)
+}
+
+fn head(row: &PgRow) -> Result<Head, sqlx::Error> {
+    let (key, uid) = (key_of(row)?, row.try_get("uid")?);
+    Ok(Head {
+        body: body_of(row, ["body", "sum"], &key, uid)?,
+        key,
+        uid,
+        revision: Revision::new(row.try_get("revision")?),
+    })
+}
+
+/// Reads all objects without their bodies, and then the bodies of fewer and fewer at a time around
+/// those that cannot be read.
+async fn readable_heads(
+    connection: &mut PgConnection,
+    resource: i32,
+) -> Result<Vec<Head>, sqlx::Error> {
+    at(Point::LoadHeads).await?;
+    let rows = sqlx::query(
+        "SELECT namespace, name, uid, revision, NULL::bytea AS body, NULL::bigint AS sum
+         FROM store.objects WHERE resource = $1 ORDER BY namespace, name",
+    )
+    .bind(resource)
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut heads = rows.iter().map(head).collect::<Result<Vec<_>, _>>()?;
+    let mut parts: Vec<&mut [Head]> = heads.chunks_mut(SOME).collect();
+    while let Some(part) = parts.pop() {
+        let mut savepoint = connection.begin().await?;
+        let read = read_bodies(&mut savepoint, resource, part).await;
+        savepoint.rollback().await?;
+        match read {
+            Err(error) if is_damage(&error) => {
+                // One alone stays without its body.
+                if part.len() > 1 {
+                    let (one, other) = part.split_at_mut(part.len() / 2);
+                    parts.extend([one, other]);
+                }
+            }
+            read => read?,
+        }
+    }
+    Ok(heads)
+}
+
+async fn read_bodies(
+    connection: &mut PgConnection,
+    resource: i32,
+    heads: &mut [Head],
+) -> Result<(), sqlx::Error> {
+    let column = |pick: fn(&Key) -> &str| heads.iter().map(|h| pick(&h.key)).collect::<Vec<_>>();
+    let rows = sqlx::query(
+        "SELECT k.place, o.namespace, o.name, o.uid, o.revision, coalesce(o.body, e.body) AS body,
+            CASE WHEN o.body IS NULL THEN e.sum ELSE o.sum END AS sum
+         FROM unnest($2::text[], $3::text[]) WITH ORDINALITY k(namespace, name, place)
+         JOIN store.objects o ON o.resource = $1 AND o.namespace = k.namespace AND o.name = k.name
+         LEFT JOIN store.events e ON o.body IS NULL AND e.revision = o.revision
+         ORDER BY k.place",
+    )
+    .bind(resource)
+    .bind(column(|key| &key.namespace))
+    .bind(column(|key| &key.name))
+    .fetch_all(connection)
+    .await?;
+    for row in &rows {
+        let place = usize::try_from(row.try_get::<i64, _>("place")?).unwrap_or_default();
+        if let Some(known) = heads.get_mut(place.saturating_sub(1)) {
+            *known = head(row)?;
+        }
+    }
+    Ok(())
 }
 
 /// The events after `start`, newest first, as many as fit into `most_bytes`; and after which
@@ -148,10 +260,23 @@ async fn events(
     start: Revision,
     most_bytes: usize,
 ) -> Result<(Vec<PastEvent>, Revision), sqlx::Error> {
+    let mut savepoint = connection.begin().await?;
+    let read = past_events(&mut savepoint, resource, start, most_bytes).await;
+    savepoint.rollback().await?;
+    read
+}
+
+async fn past_events(
+    connection: &mut PgConnection,
+    resource: i32,
+    start: Revision,
+    most_bytes: usize,
+) -> Result<(Vec<PastEvent>, Revision), sqlx::Error> {
     let mut rows = sqlx::query(
         "SELECT e.kind, e.revision, e.namespace, e.name, e.uid, e.previous_revision,
-            CASE WHEN e.kind = 2 THEN e.body END AS last_state,
+            CASE WHEN e.kind = 2 THEN e.body END AS last_state, e.sum,
             coalesce(e.previous_body, p.body) AS previous_body,
+            CASE WHEN e.previous_body IS NULL THEN p.sum ELSE e.previous_sum END AS previous_sum,
             extract(epoch FROM clock_timestamp() - e.recorded_at)::float8 AS age
          FROM store.events e LEFT JOIN store.events p ON p.revision = e.previous_revision
          WHERE e.resource = $1 AND e.revision > $2 ORDER BY e.revision DESC",
@@ -164,7 +289,8 @@ async fn events(
     while let Some(row) = rows.try_next().await? {
         let event = past_event(&row)?;
         let undone = event.kind == EventKind::Added || event.previous.is_some();
-        bytes += event.previous.as_ref().map_or(0, |(_, body)| body.len());
+        let previous = event.previous.as_ref().and_then(|(_, body)| body.as_ref());
+        bytes += previous.map_or(0, Bytes::len);
         if !undone || bytes > most_bytes {
             return Ok((events, event.revision));
         }
@@ -175,20 +301,20 @@ async fn events(
 
 fn past_event(row: &PgRow) -> Result<PastEvent, sqlx::Error> {
     let kind = kind_of(row)?;
+    let (key, uid) = (key_of(row)?, row.try_get("uid")?);
     let previous = row.try_get::<Option<i64>, _>("previous_revision")?;
-    let previous_body = bytes_of(row, "previous_body")?;
+    let is_there = row.try_get::<Option<&[u8]>, _>("previous_body")?.is_some();
+    let previous_body = body_of(row, ["previous_body", "previous_sum"], &key, uid)?;
+    let last_state = body_of(row, ["last_state", "sum"], &key, uid)?;
     Ok(PastEvent {
         kind,
         revision: Revision::new(row.try_get("revision")?),
-        key: key_of(row)?,
-        uid: row.try_get("uid")?,
-        last_state: bytes_of(row, "last_state")?,
-        previous: previous.map(Revision::new).zip(previous_body),
+        last_state: (kind == EventKind::Deleted).then_some(last_state),
+        previous: previous
+            .filter(|_| is_there)
+            .map(|revision| (Revision::new(revision), previous_body)),
+        key,
+        uid,
         age: Duration::try_from_secs_f64(row.try_get("age")?).unwrap_or_default(),
     })
-}
-
-fn body_of(row: &PgRow, column: &str) -> Result<Bytes, sqlx::Error> {
-    bytes_of(row, column)?
-        .ok_or_else(|| sqlx::Error::Decode("an object's body is in neither table".into()))
 }

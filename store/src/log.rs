@@ -5,6 +5,7 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
+use crate::sum::checked;
 use crate::types::{EventKind, Key, Revision};
 
 /// An event before any collection has made it its own.
@@ -16,24 +17,27 @@ pub(crate) struct LoggedEvent {
     pub(crate) batch: i64,
     pub(crate) key: Key,
     pub(crate) uid: Uuid,
-    pub(crate) body: Bytes,
+    /// `None` if it is not the one that was stored.
+    pub(crate) body: Option<Bytes>,
 }
 
 /// The columns that [`LoggedEvent::read`] needs, and what had been compacted at that moment.
-pub(crate) const TAIL: &str = "SELECT revision, batch, resource, kind, namespace, name, uid, body,
+pub(crate) const TAIL: &str =
+    "SELECT revision, batch, resource, kind, namespace, name, uid, body, sum,
         (SELECT revision FROM store.compaction) AS compacted
     FROM store.events WHERE revision > $1 AND revision <= $2 ORDER BY revision";
 
 impl LoggedEvent {
     pub(crate) fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let (key, uid) = (key_of(row)?, row.try_get("uid")?);
         Ok(Self {
             resource: row.try_get("resource")?,
             kind: kind_of(row)?,
             revision: Revision::new(row.try_get("revision")?),
             batch: row.try_get("batch")?,
-            key: key_of(row)?,
-            uid: row.try_get("uid")?,
-            body: bytes_of(row, "body")?.unwrap_or_default(),
+            body: body_of(row, ["body", "sum"], &key, uid)?,
+            key,
+            uid,
         })
     }
 }
@@ -56,8 +60,14 @@ pub(crate) fn key_of(row: &PgRow) -> Result<Key, sqlx::Error> {
     ))
 }
 
-pub(crate) fn bytes_of(row: &PgRow, column: &str) -> Result<Option<Bytes>, sqlx::Error> {
-    Ok(row
-        .try_get::<Option<&[u8]>, _>(column)?
-        .map(Bytes::copy_from_slice))
+/// A body and its sum; `None` if it is not there, or is not the one that was stored.
+pub(crate) fn body_of(
+    row: &PgRow,
+    [body, sum]: [&str; 2],
+    key: &Key,
+    uid: Uuid,
+) -> Result<Option<Bytes>, sqlx::Error> {
+    let body = row.try_get::<Option<&[u8]>, _>(body)?;
+    let body = body.map(Bytes::copy_from_slice);
+    Ok(checked(key, uid, body, row.try_get(sum)?))
 }

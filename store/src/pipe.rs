@@ -335,6 +335,14 @@ async fn try_batch(
             header.notify = false;
             continue;
         }
+        if apply::is_damage(&code) && batch.len() == 1 && header.floor >= Revision::ZERO {
+            tracing::error!(
+                message,
+                "what a write replaces cannot be read: it is replaced all the same"
+            );
+            header.floor = Revision::new(-1);
+            continue;
+        }
         if attempt > RETRIES || !apply::is_transient(&code) {
             return Tried::Refused { code, message };
         }

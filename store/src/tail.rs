@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures::TryStreamExt;
 use sqlx::postgres::{PgListener, PgPool, PgPoolOptions};
 use sqlx::{Acquire, Row};
@@ -16,7 +17,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::apply::{Mark, barrier_on};
 use crate::failpoints::{Point, at, pass};
-use crate::link::{self, Epoch, Link, is_replaced, timed_out};
+use crate::link::{self, Epoch, Link, is_damage, is_replaced, timed_out};
 use crate::load::load;
 use crate::log::{LoggedEvent, TAIL};
 use crate::planted::{self, Bug};
@@ -308,13 +309,16 @@ impl Tail {
         let mut last = from;
         let mut chunk = Vec::new();
         let mut bytes = 0;
-        while let Some(row) = within(SILENCE, rows.try_next()).await? {
+        while let Some(row) = within(SILENCE, rows.try_next())
+            .await
+            .inspect_err(|error| self.note_damage(error))?
+        {
             if Revision::new(row.try_get("compacted")?) > from {
                 return Err(self.fallen_behind(from));
             }
             at(Point::TailReadRow).await?;
             let event = LoggedEvent::read(&row)?;
-            bytes += event.body.len();
+            bytes += event.body.as_ref().map_or(0, Bytes::len);
             last = event.revision;
             chunk.push(event);
             if chunk.len() == CHUNK || bytes >= CHUNK_BYTES {
@@ -339,6 +343,14 @@ impl Tail {
         // It takes them in unless a panic has spoiled the caches.
         let taken = self.shared.apply(None, events, position);
         taken.then_some(()).ok_or_else(lost)
+    }
+
+    /// What cannot be read from the log is not waited for: the caches are loaded anew.
+    fn note_damage(&self, error: &sqlx::Error) {
+        if is_damage(error) {
+            tracing::error!(%error, "the event log is damaged: the current objects are read anew");
+            self.shared.epoch.store(None);
+        }
     }
 
     /// What came next may be gone from the log: the caches have to be loaded anew.

@@ -76,6 +76,9 @@ pub trait Project: Send + Sync + 'static {
     /// The view of `body` as written at `revision`. For a deletion it is the last state of the
     /// object at the revision of its deletion.
     fn project(&self, key: &Key, revision: Revision, body: Bytes) -> Self::View;
+
+    /// What takes the place of a view where the body is lost, or is not the one that was stored.
+    fn unreadable(&self, key: &Key, revision: Revision) -> Self::View;
 }
 
 /// One version of one object.
@@ -87,7 +90,7 @@ pub struct Stored<V> {
     pub uid: Uuid,
     /// The write that made this version.
     pub revision: Revision,
-    /// Size of the stored body, for accounting.
+    /// Size of the stored body, for accounting; 0 where it cannot be read.
     pub size: usize,
     /// What [`Project`] made of the body.
     pub view: V,

@@ -408,6 +408,6 @@ fn event_of(queued: &Queued, revision: Revision, batch: i64) -> LoggedEvent {
         batch,
         key: queued.write.key.clone(),
         uid: operation.uid(),
-        body: operation.body().clone(),
+        body: Some(operation.body().clone()),
     }
 }

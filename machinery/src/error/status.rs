@@ -27,6 +27,7 @@ pub enum Reason {
     RequestEntityTooLarge,
     UnsupportedMediaType,
     InternalError,
+    StorageReadError,
     Expired,
     ServiceUnavailable,
 }

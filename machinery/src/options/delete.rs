@@ -19,6 +19,9 @@ pub enum Propagation {
     Foreground,
 }
 
+/// Removes an object that cannot be read, whatever hangs on it.
+pub const IGNORE_STORE_READ_ERROR: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
+
 /// Options of DELETE.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeleteOptions {
@@ -32,6 +35,8 @@ pub struct DeleteOptions {
     pub uid: Option<String>,
     /// `preconditions.resourceVersion`.
     pub resource_version: Option<String>,
+    /// `ignoreStoreReadErrorWithClusterBreakingPotential`.
+    pub ignore_store_read_error: bool,
 }
 
 #[derive(Default)]
@@ -55,6 +60,7 @@ impl DeleteOptions {
             propagation_policy: None,
             uid: text("uid"),
             resource_version: text("resourceVersion"),
+            ignore_store_read_error: query.boolean(IGNORE_STORE_READ_ERROR) == Some(true),
         };
         let policy = query
             .has("propagationPolicy")
@@ -134,6 +140,11 @@ impl Raw {
                     .ok_or_else(|| mismatch(member, value, "bool"))?;
                 options.orphan_dependents = Some(orphan);
             }
+            IGNORE_STORE_READ_ERROR => {
+                options.ignore_store_read_error = value
+                    .as_bool()
+                    .ok_or_else(|| mismatch(member, value, "bool"))?;
+            }
             "propagationPolicy" => self.policy = Some(text(member, value)?),
             "preconditions" => {
                 let object = value
@@ -181,6 +192,22 @@ impl Raw {
                     None
                 }
             };
+        }
+        if options.ignore_store_read_error {
+            let others = [
+                ("dryRun", !self.dry_run.is_empty()),
+                ("propagationPolicy", self.policy.is_some()),
+                ("orphanDependents", options.orphan_dependents.is_some()),
+                ("gracePeriodSeconds", options.grace_period_seconds.is_some()),
+                (
+                    "preconditions",
+                    options.uid.is_some() || options.resource_version.is_some(),
+                ),
+            ];
+            for (other, _) in others.iter().filter(|(_, is_set)| *is_set) {
+                let rule = format!("cannot be set together with .{other}");
+                errors.push(FieldError::invalid(IGNORE_STORE_READ_ERROR, true, rule));
+            }
         }
         validate_dry_run(&self.dry_run, &mut errors);
         refuse_invalid("DeleteOptions", &errors)?;
@@ -285,6 +312,27 @@ mod tests {
             text(json!({"dryRun": ["x"]})),
             "dryRun: Unsupported value: [\"x\"]: supported values: \"All\""
         );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_deleted_on_no_other_terms() {
+        let query = DeleteOptions::parse(&[(IGNORE_STORE_READ_ERROR, "true")]).unwrap();
+        let body = DeleteOptions::from_body(&json!({IGNORE_STORE_READ_ERROR: true})).unwrap();
+        assert!(query.ignore_store_read_error && query == body);
+        for (other, value) in [
+            ("dryRun", json!(["All"])),
+            ("propagationPolicy", json!("Orphan")),
+            ("orphanDependents", json!(true)),
+            ("gracePeriodSeconds", json!(0)),
+            ("preconditions", json!({"uid": "u"})),
+        ] {
+            let body = json!({IGNORE_STORE_READ_ERROR: true, other: value});
+            let error = DeleteOptions::from_body(&body).unwrap_err();
+            assert_eq!(error.code(), 422, "{error}");
+            let rule = format!("cannot be set together with .{other}");
+            assert!(error.to_string().contains(&rule), "{error}");
+        }
+        assert!(DeleteOptions::from_body(&json!({IGNORE_STORE_READ_ERROR: 1})).is_err());
     }
 
     #[test]

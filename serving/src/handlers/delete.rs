@@ -18,10 +18,19 @@ use crate::{
     write::{self, Next, Outcome},
 };
 
+/// The verb that one must be allowed, beside `delete`, to delete what cannot be read.
+const UNSAFE_DELETE: &str = "unsafe-delete-ignore-read-errors";
+
 pub(super) async fn handle(context: &Context, target: &Target) -> Result<Response, ApiError> {
     let output = Output::negotiate(context.headers(), &context.query, Endpoint::Object)?;
     let options = read_options(context).await?;
     let key = target.key(&context.info.namespace, &context.info.name);
+    if options.ignore_store_read_error {
+        context.authorize_also(UNSAFE_DELETE).await?;
+        let uid = write::remove_unreadable(context, target, &key).await?;
+        let status = Status::deleted(&target.group_resource(), &key.name, &uid.to_string());
+        return Ok(encode::status_response(context.headers(), 200, &status));
+    }
     match remove(context, target, &key, &options).await? {
         Outcome::Removed(view) => {
             let uid = object::uid(&view.hub()).unwrap_or_default().to_owned();

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use futures::{StreamExt as _, TryStreamExt as _};
 use machinery::{
     error::{ApiError, Reason},
+    field::FieldError,
     negotiate::Endpoint,
+    options::IGNORE_STORE_READ_ERROR,
 };
 
 use super::{
@@ -25,6 +27,11 @@ pub(super) async fn handle(context: &Context, target: &Target) -> Result<Respons
     let list_options = context.list_options()?;
     let selection = Arc::new(Selection::of(context, target, &list_options)?);
     let options = delete::read_options(context).await?;
+    if options.ignore_store_read_error {
+        let rule = "is not allowed with DELETECOLLECTION, try again after removing the option";
+        let error = FieldError::invalid(IGNORE_STORE_READ_ERROR, true, rule);
+        return Err(ApiError::invalid(&target.info().group_kind(), "", &[error]));
+    }
     let mut page = list::read_page(target, &selection, &list_options).await?;
     let objects = page.objects.take(usize::MAX).await;
     let removals = objects.iter().map(|stored| async {

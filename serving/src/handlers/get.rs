@@ -32,7 +32,12 @@ pub(super) async fn find(
     let name = context.info.name.as_str();
     let key = target.key(&context.info.namespace, name);
     let stored = snapshot.get(&key).map(Arc::clone);
-    stored.ok_or_else(|| ApiError::not_found(&target.group_resource(), name))
+    let stored = stored.ok_or_else(|| ApiError::not_found(&target.group_resource(), name))?;
+    if stored.view.is_readable() {
+        Ok(stored)
+    } else {
+        Err(ApiError::store_read_error(&target.group_resource(), name))
+    }
 }
 
 /// A snapshot as a read's `resourceVersion` demands it.

@@ -86,6 +86,9 @@ impl Selection {
 
     /// Whether selectors admit an object of the namespace.
     pub(super) fn matches(&self, stored: &Stored<View>) -> bool {
+        if !stored.view.is_readable() {
+            return false;
+        }
         if self
             .name
             .as_ref()

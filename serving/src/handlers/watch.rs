@@ -364,7 +364,9 @@ impl WatchStream {
             (false, false) => {}
             (false, true) => self.frames.push("ADDED", &event.current.view),
             (true, true) => self.frames.push("MODIFIED", &event.current.view),
-            (true, false) if event.kind == EventKind::Deleted => {
+            (true, false)
+                if event.kind == EventKind::Deleted && event.current.view.is_readable() =>
+            {
                 self.frames.push("DELETED", &event.current.view)
             }
             (true, false) if planted::is(Bug::SelectorTransitionLost) => {}

@@ -305,23 +305,3 @@ pub(crate) fn percentile(times: &mut [Duration], part: usize) -> Duration {
     let index = (times.len() * part / 100).min(times.len().saturating_sub(1));
     times.get(index).copied().unwrap_or_default()
 }
-
-/// Promises that are known not to hold yet. An entry is taken out when its defect is mended; from
-/// then on it is asserted. `FAULT_STRICT` asserts all of them.
-const KNOWN_DEFECTS: [&str; 4] = [
-    "a replica that stands still gives compaction up",
-    "a spoiled body is never served",
-    "a spoiled body fails alone",
-    "a lost body fails alone",
-];
-
-/// Asserts what is promised, or says that it is known not to hold.
-#[track_caller]
-pub(crate) fn owed(promise: &str, holds: bool) {
-    let strict = std::env::var_os("FAULT_STRICT").is_some();
-    if holds || strict || !KNOWN_DEFECTS.contains(&promise) {
-        assert!(holds, "{promise}");
-    } else {
-        println!("KNOWN DEFECT: {promise}");
-    }
-}

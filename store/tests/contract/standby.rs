@@ -9,7 +9,7 @@ use store::private_postgres::Shutdown;
 use store::{ReadError, Revision, Store, StoreConfig, StoreError, WatchError, WriteError};
 use uuid::Uuid;
 
-use crate::breakable::{Breakable, config, owed, signal, until};
+use crate::breakable::{Breakable, config, signal, until};
 use crate::network::Network;
 use crate::support::{PATIENCE, Replica, contents, create, key, next_events, write_patiently};
 use crate::verdicts::{Verdict, keep_creating, log};
@@ -114,13 +114,13 @@ async fn a_cancelled_wait_for_a_standby_is_no_acknowledgement() {
             "{end}: {outcome:?} after {took:?}, {shown} events shown before the standby had it"
         );
         assert!(took < Duration::from_secs(6), "{took:?}");
-        owed(
-            "a commit whose wait for the standby was cancelled is not acknowledged",
+        assert!(
             outcome == Err(WriteError::OutcomeUnknown),
+            "a commit whose wait for the standby was cancelled is not acknowledged"
         );
-        owed(
-            "a write that the synchronous standby lacks is not shown",
+        assert!(
             shown == 0,
+            "a write that the synchronous standby lacks is not shown"
         );
         until("reads are back", async || {
             replica.things.consistent().await.is_ok()
@@ -187,13 +187,13 @@ async fn a_synchronous_standby_takes_over_without_a_loss() {
         lost.len(),
         shown.len()
     );
-    owed(
-        "a synchronous standby has every acknowledged write",
+    assert!(
         lost.is_empty(),
+        "a synchronous standby has every acknowledged write"
     );
-    owed(
-        "a synchronous standby has every write that was shown",
+    assert!(
         unseen == 0,
+        "a synchronous standby has every write that was shown"
     );
 }
 

@@ -14,6 +14,9 @@ use uuid::Uuid;
 /// Waiting longer than this for anything is a failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What is shown of an object whose body cannot be read.
+pub(crate) const UNREADABLE: &str = "(unreadable)";
+
 /// Views are the bodies themselves.
 pub(crate) struct Text;
 
@@ -22,6 +25,10 @@ impl Project for Text {
 
     fn project(&self, _key: &Key, _revision: Revision, body: Bytes) -> String {
         String::from_utf8_lossy(&body).into_owned()
+    }
+
+    fn unreadable(&self, _key: &Key, _revision: Revision) -> String {
+        UNREADABLE.to_owned()
     }
 }
 

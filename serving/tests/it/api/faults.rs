@@ -1,11 +1,13 @@
 //! What clients see of faults: outages again and again, watchers that hardly read, thousands that
 //! come back at once, replicas that leave, and objects that cannot be read.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use http_body_util::Full;
-use serde_json::{Value, json};
+use serde_json::json;
 use store::StoreConfig;
 use store::private_postgres::{PrivatePostgres, Shutdown};
 use store::testing;
@@ -19,7 +21,11 @@ use crate::wire::client::{Protocol, Target};
 const FIRST_FAILURE: Duration = Duration::from_secs(5);
 const LATER_FAILURES: Duration = Duration::from_millis(50);
 const FIRST_SUCCESS: Duration = Duration::from_secs(1);
-const OUTAGES: usize = 20;
+
+/// As many as the name of the test says, or a few on every push.
+fn count() -> usize {
+    if scale() >= 10 { 20 } else { 3 }
+}
 
 /// How large the tests of faults are, beside their smallest size.
 fn scale() -> usize {
@@ -27,22 +33,69 @@ fn scale() -> usize {
     asked.and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
-/// Promises that are known not to hold yet. An entry is taken out when its defect is mended; from
-/// then on it is asserted. `FAULT_STRICT` asserts all of them.
-const KNOWN_DEFECTS: [&str; 3] = [
-    "an object that cannot be read is answered with 500 StoreReadError",
-    "an object that cannot be read breaks no list of others",
-    "an object that cannot be read breaks no watch of others",
-];
+/// How late threads of this process come to their turn: what a busy machine adds to any time.
+struct Lag {
+    worst: Arc<Mutex<Duration>>,
+    stop: Arc<AtomicBool>,
+}
 
-#[track_caller]
-fn owed(promise: &str, holds: bool) {
-    let strict = std::env::var_os("FAULT_STRICT").is_some();
-    if holds || strict || !KNOWN_DEFECTS.contains(&promise) {
-        assert!(holds, "{promise}");
-    } else {
-        println!("KNOWN DEFECT: {promise}");
+impl Lag {
+    fn watch() -> Self {
+        const PAUSE: Duration = Duration::from_millis(1);
+        let (worst, stop) = (
+            Arc::<Mutex<Duration>>::default(),
+            Arc::<AtomicBool>::default(),
+        );
+        let this = Self {
+            worst: Arc::clone(&worst),
+            stop: Arc::clone(&stop),
+        };
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                std::thread::sleep(PAUSE);
+                let late = began.elapsed().saturating_sub(PAUSE);
+                let mut worst = worst.lock().unwrap();
+                *worst = late.max(*worst);
+            }
+        });
+        this
     }
+
+    /// The worst since it was asked last.
+    fn take(&self) -> Duration {
+        std::mem::take(&mut *self.worst.lock().unwrap())
+    }
+}
+
+impl Drop for Lag {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The processor time that the machine and this process have used, in ticks.
+fn ticks() -> [u64; 3] {
+    let numbers = |text: &str| -> Vec<u64> {
+        let words = text.split_whitespace();
+        words.map(|word| word.parse().unwrap_or(0)).collect()
+    };
+    let machine = std::fs::read_to_string("/proc/stat").unwrap();
+    let machine = numbers(machine.lines().next().unwrap());
+    let own = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let own = numbers(own.rsplit(')').next().unwrap());
+    let all = machine.iter().take(9).sum::<u64>();
+    // Fields 5 and 6 of the machine: idle, and waiting for a disk; 14 and 15 of the process: in its
+    // own code, and in the kernel.
+    [all, all - machine[4] - machine[5], own[11] + own[12]]
+}
+
+/// A time without the part of the machine that others had meanwhile.
+fn undisturbed(time: Duration, before: [u64; 3]) -> Duration {
+    let [all, busy, own] = ticks();
+    let [all, busy, own] = [all - before[0], busy - before[1], own - before[2]];
+    let others = busy.saturating_sub(own) as f64 / all.max(1) as f64;
+    time.mul_f64(1.0 - others)
 }
 
 /// These tests load the machine, and one of them measures times: one after the other.
@@ -63,6 +116,8 @@ struct Outage {
     first_failure: Duration,
     later_failures: Vec<Duration>,
     first_success: Duration,
+    /// What the machine itself was late by, during the failures and around the success.
+    lags: [Duration; 2],
 }
 
 /// Stops the database, uses the API, starts it; `created` gets what was acknowledged.
@@ -74,6 +129,7 @@ async fn survive(
     server: &Server,
 ) -> Outage {
     let all = gadgets("a");
+    let lag = Lag::watch();
     let mut running = postgres.take().unwrap();
     let stopped = tokio::task::spawn_blocking(move || running.stop_with(Shutdown::Immediate));
     stopped.await.unwrap().unwrap();
@@ -100,7 +156,9 @@ async fn survive(
         assert!(!names(&cached.expect(200)).is_empty());
         assert!(took < FIRST_SUCCESS);
     }
+    let late = lag.take();
     let started = tokio::task::spawn_blocking(start).await.unwrap();
+    lag.take();
     let accepts = Instant::now();
     *postgres = Some(started);
     loop {
@@ -115,6 +173,7 @@ async fn survive(
         first_failure,
         later_failures,
         first_success: accepts.elapsed(),
+        lags: [late, lag.take()],
     }
 }
 
@@ -140,7 +199,7 @@ async fn twenty_outages_fail_fast_heal_fast_and_break_no_watch() {
     let mut watch = watching.watch(&path).await;
     let mut postgres = Some(postgres);
     let mut outages = Vec::new();
-    for n in 0..OUTAGES {
+    for n in 0..count() {
         let name = format!("after-{n:02}");
         outages.push(survive(&api, &mut postgres, start.clone(), &name, &server).await);
         // A write whose outcome was unknown may be there as well, before.
@@ -152,18 +211,23 @@ async fn twenty_outages_fail_fast_heal_fast_and_break_no_watch() {
     }
     let worst = |of: fn(&Outage) -> Duration| outages.iter().map(of).max().unwrap();
     let (failure, success) = (worst(|o| o.first_failure), worst(|o| o.first_success));
-    let mut later: Vec<_> = outages
-        .iter()
-        .flat_map(|o| o.later_failures.clone())
-        .collect();
-    let [middle, most, all] = [50, 90, 100].map(|part| percentile(&mut later, part));
+    let all = outages.iter().flat_map(|o| o.later_failures.clone());
+    let mut later: Vec<_> = all.collect();
+    let [middle, most, all] = [50, 99, 100].map(|part| percentile(&mut later, part));
     println!(
-        "{OUTAGES} outages: first failure within {failure:?}, then 503 within p50 {middle:?}, \
-         p90 {most:?}, at most {all:?}; first success within {success:?}"
+        "{} outages: first failure within {failure:?}, then 503 within p50 {middle:?}, \
+         p99 {most:?}, at most {all:?}; first success within {success:?}; \
+         the machine was late by up to {:?}",
+        outages.len(),
+        worst(|o| o.lags[0].max(o.lags[1])),
     );
-    assert!(failure < FIRST_FAILURE && success < FIRST_SUCCESS);
-    // Whoever else uses the machine may hold up one or the other.
-    assert!(most < LATER_FAILURES && all < LATER_FAILURES * 10);
+    for outage in &outages {
+        // A request takes several turns on several threads.
+        let [late, lag] = outage.lags.map(|lag| lag * 4);
+        assert!(outage.first_failure < FIRST_FAILURE + late);
+        assert!(outage.later_failures.iter().max().unwrap() < &(LATER_FAILURES + late));
+        assert!(outage.first_success < FIRST_SUCCESS + lag);
+    }
     server.shutdown.cancel();
     drop(postgres);
     drop(std::fs::remove_dir_all(&directory));
@@ -249,7 +313,7 @@ async fn ten_thousand_watches_that_come_back_at_once_are_live_within_seconds() {
         said.trim().parse().unwrap()
     };
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    let (before, began) = (transactions(), Instant::now());
+    let (before, began, used) = (transactions(), Instant::now(), ticks());
     let opening = (0..CONNECTIONS).map(|_| {
         let (target, path) = (server.masters.clone(), path.clone());
         tokio::spawn(async move {
@@ -272,6 +336,7 @@ async fn ten_thousand_watches_that_come_back_at_once_are_live_within_seconds() {
         watches.extend(opened);
     }
     let live = began.elapsed();
+    let alone = undisturbed(live, used);
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let spent = transactions() - before;
     let began = Instant::now();
@@ -280,12 +345,12 @@ async fn ten_thousand_watches_that_come_back_at_once_are_live_within_seconds() {
         assert_eq!(watch.summary().await, "ADDED next");
     }
     println!(
-        "{} watches live after {live:?}, for {spent} transactions; the next event at all of them \
+        "{} watches live after {live:?}, {alone:?} of an idle machine, for {spent} transactions; the next event at all of them \
          after {:?}",
         watches.len(),
         began.elapsed()
     );
-    assert!(live < Duration::from_secs(10 * scale() as u64), "{live:?}");
+    assert!(alone < Duration::from_secs(10), "{live:?}");
     assert!(spent < 50, "{spent} transactions");
 }
 
@@ -353,56 +418,73 @@ async fn a_pinned_connection_moves_to_another_replica_without_a_failed_write() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreadable_object_fails_alone() {
     let _alone = ALONE.lock().await;
-    let database = testing::database();
-    let first = Server::start(database.url.clone(), |_| {}).await;
-    let (api, all) = (Api::of(&first.masters).await, gadgets("a"));
-    for name in ["a", "b", "c"] {
-        api.post(&all, &gadget(name, json!({}))).await.expect(201);
+    // Bytes that are not those that were written, no bytes at all, and bytes that were written
+    // and are no object.
+    for spoil in [
+        "UPDATE store.events SET body = '\\x7b7d' WHERE name = 'broken'",
+        "DELETE FROM store.events WHERE name = 'broken'",
+        "UPDATE store.events SET body = '\\x7b226e6f2c', sum = NULL WHERE name = 'broken'",
+    ] {
+        let database = testing::database();
+        let first = Server::start(database.url.clone(), |_| {}).await;
+        let (api, all) = (Api::of(&first.masters).await, gadgets("alice"));
+        for name in ["a", "broken", "c"] {
+            api.post(&all, &gadget(name, json!({}))).await.expect(201);
+        }
+        first.shutdown.cancel();
+        let postgres = testing::shared_postgres();
+        postgres.psql(&database.name, spoil).unwrap();
+        let server = Server::start_on(StoreConfig::new(&database.url), |_| {}).await;
+        fails_alone(&server, &all).await;
     }
-    first.shutdown.cancel();
-    let spoil = "UPDATE store.events SET body = '\\x7b226e6f2c206e6f20' WHERE name = 'b'";
-    testing::shared_postgres()
-        .psql(&database.name, spoil)
-        .unwrap();
-    let server = Server::start_on(StoreConfig::new(&database.url), |_| {}).await;
+}
+
+async fn fails_alone(server: &Server, all: &str) {
     let api = Api::of(&server.masters).await;
-    for fine in ["a", "c"] {
-        api.get(&format!("{all}/{fine}")).await.expect(200);
-    }
-    let spoiled = api.get(&format!("{all}/b")).await;
-    let told = String::from_utf8_lossy(&spoiled.body).into_owned();
-    println!("an unreadable object: {} {told}", spoiled.code);
-    owed(
-        "an object that cannot be read is answered with 500 StoreReadError",
-        spoiled.code == 500 && told.contains("StoreReadError"),
-    );
-    let list = api.get(&all).await;
-    let list: Option<Value> = serde_json::from_slice(&list.body).ok();
-    println!("the list with it: {list:?}");
-    owed(
-        "an object that cannot be read breaks no list of others",
-        list.is_some_and(|list| names(&list).len() >= 2),
-    );
+    let broken = format!("{all}/broken");
     let path = format!("{all}?watch=1&resourceVersion=0");
     let mut watch = api.watch(&path).await;
-    let again = api.post(&all, &gadget("d", json!({}))).await.expect(201);
-    let mut events = Vec::new();
-    for _ in 0..4 {
-        let next = tokio::spawn(async move {
-            let event = watch.next().await;
-            (event, watch)
-        });
-        let Ok((event, same)) = next.await else {
-            break;
-        };
-        watch = same;
-        events.push(event.unwrap());
-        if events.last().unwrap()["object"] == again {
-            break;
-        }
+    for name in ["a", "c"] {
+        api.get(&format!("{all}/{name}")).await.expect(200);
+        assert_eq!(watch.summary().await, format!("ADDED {name}"));
     }
-    owed(
-        "an object that cannot be read breaks no watch of others",
-        events.iter().any(|event| event["object"] == again),
+    assert_eq!(names(&api.get(all).await.expect(200)), ["a", "c"]);
+    api.post(all, &gadget("d", json!({}))).await.expect(201);
+    assert_eq!(watch.summary().await, "ADDED d");
+    for told in [
+        api.get(&broken).await,
+        api.put(&broken, &gadget("broken", json!({}))).await,
+        api.merge(&broken, &json!({ "spec": { "note": "x" } }))
+            .await,
+        api.delete(&broken, &json!({})).await,
+    ] {
+        let status = told.expect(500);
+        assert_eq!(status["reason"], "StorageReadError", "{status}");
+        assert_eq!(status["details"]["name"], "broken", "{status}");
+    }
+    api.post(all, &gadget("broken", json!({})))
+        .await
+        .expect(409);
+
+    let anyway = json!({ "ignoreStoreReadErrorWithClusterBreakingPotential": true });
+    let alice = Api::of(&server.alice).await;
+    let forbidden = alice.delete(&broken, &anyway).await;
+    assert!(
+        forbidden.expect(403)["message"]
+            .to_string()
+            .contains("unsafe-delete-ignore-read-errors")
     );
+    api.delete(&format!("{all}/a"), &anyway).await.expect(422);
+    api.delete(all, &anyway).await.expect(422);
+    api.delete(&format!("{all}/none"), &anyway)
+        .await
+        .expect(404);
+    let done = api.delete(&broken, &anyway).await.expect(200);
+    assert_eq!(done["status"], "Success", "{done}");
+    api.get(&broken).await.expect(404);
+    api.post(all, &gadget("broken", json!({})))
+        .await
+        .expect(201);
+    assert_eq!(watch.summary().await, "ADDED broken");
+    assert_eq!(names(&api.get(all).await.expect(200)).len(), 4);
 }

@@ -43,6 +43,8 @@ impl Project for Blind {
     type View = ();
 
     fn project(&self, _key: &Key, _revision: Revision, _body: Bytes) {}
+
+    fn unreadable(&self, _key: &Key, _revision: Revision) {}
 }
 
 async fn fill(url: &str) {

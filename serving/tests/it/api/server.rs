@@ -64,9 +64,10 @@ impl NamespaceLookup for Namespaces {
 /// anything.
 struct Alice;
 
-const ALICE: [&str; 7] = [
+const ALICE: [&str; 8] = [
     "get gadgets alice *",
     "create gadgets alice *",
+    "delete gadgets alice broken",
     "get gadgets/status alice *",
     "get gadgets/history audited *",
     "list gadgets alice only",

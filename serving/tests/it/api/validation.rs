@@ -35,6 +35,8 @@ impl store::Project for Older {
     type View = ();
 
     fn project(&self, _: &Key, _: Revision, _: bytes::Bytes) {}
+
+    fn unreadable(&self, _: &Key, _: Revision) {}
 }
 
 #[tokio::test]
