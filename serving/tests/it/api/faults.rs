@@ -94,7 +94,8 @@ fn ticks() -> [u64; 3] {
 fn undisturbed(time: Duration, before: [u64; 3]) -> Duration {
     let [all, busy, own] = ticks();
     let [all, busy, own] = [all - before[0], busy - before[1], own - before[2]];
-    let others = busy.saturating_sub(own) as f64 / all.max(1) as f64;
+    let ticks = |count: u64| f64::from(u32::try_from(count).unwrap());
+    let others = ticks(busy.saturating_sub(own)) / ticks(all.max(1));
     time.mul_f64(1.0 - others)
 }
 
