@@ -16,6 +16,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, pending, try_join_all};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
 
 use crate::apply::{self, Applied, Header, Mark};
 use crate::failpoints::{Point, at};
@@ -355,8 +356,14 @@ async fn try_batch(
                 return Tried::Lost(error);
             }
         }
-        sleep(Duration::from_millis(u64::from(attempt) * 5)).await;
+        sleep(retry_pause(attempt)).await;
     }
+}
+
+/// Longer each time, and not at the same moment as others who lost: 3 to 7 ms at first.
+fn retry_pause(attempt: u32) -> Duration {
+    let (_, random) = Uuid::new_v4().as_u64_pair();
+    Duration::from_millis(u64::from(attempt) * (3 + random % 5))
 }
 
 async fn flush(mut link: Link, mark: Mark, notify: bool, until: u64) -> Flushed {
