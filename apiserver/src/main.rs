@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use cli::{Cli, Command, Telemetry};
 use plumbing::telemetry;
+use tokio::task::LocalSet;
 
 /// Most of what a request does beside Postgres and TLS is to make and drop small JSON values; what
 /// that saves is in `docs/perf.md`.
@@ -26,23 +27,17 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const SERVICE: &str = "widget-apiserver";
 
 fn main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(io_threads())
+    // One thread for the store; the server has threads of its own where there are cores for them.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(start(Cli::parse())),
+        Ok(runtime) => runtime.block_on(LocalSet::new().run_until(start(Cli::parse()))),
         Err(error) => {
             eprintln!("{SERVICE}: no runtime: {error}");
             ExitCode::FAILURE
         }
     }
-}
-
-/// Half the cores: the other half is for the handlers, which have threads of their own. With more
-/// of them, each wakes others to look for work that is not there.
-fn io_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }
 
 async fn start(cli: Cli) -> ExitCode {

@@ -2,6 +2,7 @@
 //! takes the memory of a few pieces.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
@@ -26,6 +27,8 @@ const PIECE: usize = 64 * 1024;
 /// Protobuf messages of this size together are encoded once and kept; those of longer lists are
 /// encoded twice, for their length stands before them.
 const KEPT: usize = 8 * 1024 * 1024;
+/// Who waits for a list on the same thread waits so long for a turn.
+const TURN: Duration = Duration::from_millis(1);
 
 /// A page in the agreed representation: whole if it is short.
 pub(super) async fn respond(
@@ -68,6 +71,19 @@ struct ListStream {
     /// All items, when they had to be encoded before the head.
     encoded: Option<Bytes>,
     stage: Stage,
+    turn: Turn,
+}
+
+/// The time since others on this thread last had their turn.
+struct Turn(Instant);
+
+impl Turn {
+    async fn give_way(&mut self) {
+        if self.0.elapsed() > TURN {
+            tokio::task::yield_now().await;
+            self.0 = Instant::now();
+        }
+    }
 }
 
 enum Stage {
@@ -86,6 +102,7 @@ impl ListStream {
             found: Batch::new().into_iter(),
             encoded: None,
             stage: Stage::Head,
+            turn: Turn(Instant::now()),
         }
     }
 
@@ -118,6 +135,7 @@ impl ListStream {
             {
                 self.writer
                     .push(&mut piece, self.target.version(), &stored.view);
+                self.turn.give_way().await;
             }
             if piece.len() >= PIECE {
                 return Some(piece.into());
@@ -125,7 +143,7 @@ impl ListStream {
             match self.objects.next_batch() {
                 Some(batch) => {
                     self.found = batch.into_iter();
-                    tokio::task::yield_now().await;
+                    self.turn.give_way().await;
                 }
                 None => {
                     self.stage = Stage::Over;
@@ -145,13 +163,13 @@ impl ListStream {
             for stored in batch {
                 let version = self.target.version();
                 self.writer.push(&mut some, version, &stored.view);
+                self.turn.give_way().await;
             }
             length += some.len();
             match &mut encoded {
                 Some(all) if length <= KEPT => all.extend_from_slice(&some),
                 _ => encoded = None,
             }
-            tokio::task::yield_now().await;
         }
         self.writer.set_length(length);
         self.encoded = encoded.map(Bytes::from);

@@ -12,7 +12,8 @@ pub struct ServerConfig {
     /// TLS settings, see [`crate::tls`]. Without them the wire is plain
     /// HTTP/1.1, which only tests use.
     pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// Threads that run handlers; 0 means one for each core.
+    /// Workers, which drive connections and run handlers; 0 means one for each core. Where there
+    /// are one or two, the first is the thread that calls [`super::Server::run`].
     pub workers: usize,
     /// See [`Limits`].
     pub limits: Limits,

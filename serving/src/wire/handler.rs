@@ -23,15 +23,23 @@ struct HandlerState {
     shared: Arc<Shared>,
     connection: Arc<Connection>,
     activity: Activity,
+    /// The worker on whose thread the connection is.
+    home: usize,
 }
 
 impl Handler {
-    pub(super) fn new(shared: &Arc<Shared>, connection: Connection, activity: Activity) -> Self {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        connection: Connection,
+        activity: Activity,
+        home: usize,
+    ) -> Self {
         let shared = Arc::clone(shared);
         Self(Arc::new(HandlerState {
             shared,
             connection: Arc::new(connection),
             activity,
+            home,
         }))
     }
 
@@ -59,7 +67,7 @@ impl Handler {
             connection: Arc::clone(&state.connection),
             answer,
         };
-        let answer = if state.shared.workers.dispatch(job) {
+        let answer = if state.shared.workers.dispatch(state.home, job) {
             answered
                 .await
                 .unwrap_or_else(|_| ApiError::internal("the handler was lost").into())

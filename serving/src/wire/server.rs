@@ -10,7 +10,7 @@ use std::time::Duration;
 use actix_web::web::ServiceConfig;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -99,7 +99,8 @@ impl Server {
     }
 
     /// Serves until `shutdown` is cancelled and the stop has taken its course.
-    /// `app` configures the application of each worker.
+    /// `app` configures the application of each worker. To be called within a
+    /// [`tokio::task::LocalSet`]: where workers are few, the caller's thread is one of them.
     pub async fn run<F>(self, app: F, shutdown: CancellationToken) -> Result<(), Error>
     where
         F: Fn(&mut ServiceConfig) + Clone + Send + 'static,
@@ -162,11 +163,7 @@ async fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             return;
         };
         match listener.accept().await {
-            Ok((stream, peer)) => {
-                shared
-                    .tasks
-                    .spawn(connection(Arc::clone(shared), stream, peer, place));
-            }
+            Ok((stream, peer)) => begin(shared, stream, peer, place),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -175,21 +172,42 @@ async fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-/// One connection from accept to end.
-async fn connection(
-    shared: Arc<Shared>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    _place: OwnedSemaphorePermit,
-) {
+/// Gives a connection to a worker.
+fn begin(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
+    // The worker's own runtime is to watch the socket.
+    let stream = match stream.into_std() {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::warn!(%peer, %error, "cannot hand over a connection");
+            return;
+        }
+    };
+    let home = shared.workers.place();
+    let worker = home.worker;
+    let its = Arc::clone(shared);
+    let token = shared.tasks.token();
+    let errand = move || {
+        tokio::task::spawn_local(async move {
+            match TcpStream::from_std(stream) {
+                Ok(stream) => connection(its, stream, peer, worker).await,
+                Err(error) => tracing::warn!(%peer, %error, "cannot watch a connection"),
+            }
+            drop((place, home, token));
+        });
+    };
+    shared.workers.begin(worker, Box::new(errand));
+}
+
+/// One connection from accept to end, on a worker's thread.
+async fn connection(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, worker: usize) {
     if let Err(error) = tune(&stream) {
         tracing::debug!(%peer, %error, "cannot set socket options");
     }
     let served = async {
         match &shared.tls {
-            None => serve_http1(&shared, stream, Connection::plain(peer)).await,
+            None => serve_http1(&shared, stream, Connection::plain(peer), worker).await,
             Some(acceptor) => match handshake(&shared, acceptor, stream).await {
-                Ok(stream) => serve_tls(&shared, stream, peer).await,
+                Ok(stream) => serve_tls(&shared, stream, peer, worker).await,
                 Err(error) => tracing::debug!(%peer, %error, "tls handshake failed"),
             },
         }
@@ -209,6 +227,19 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
         .with_retries(3);
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_user_timeout(Some(TCP_UNACKNOWLEDGED))
+}
+
+/// Runs the streams of a connection where the connection is.
+#[derive(Clone, Copy)]
+struct OnThisThread;
+
+impl<F> hyper::rt::Executor<F> for OnThisThread
+where
+    F: Future<Output = ()> + 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
 }
 
 type TlsStream = tokio_rustls::server::TlsStream<TcpStream>;
@@ -237,19 +268,19 @@ async fn handshake(
     }
 }
 
-async fn serve_tls(shared: &Arc<Shared>, stream: TlsStream, peer: SocketAddr) {
+async fn serve_tls(shared: &Arc<Shared>, stream: TlsStream, peer: SocketAddr, worker: usize) {
     let (_, session) = stream.get_ref();
     let chain = session.peer_certificates().unwrap_or_default();
     let chain = chain.iter().map(|der| der.clone().into_owned()).collect();
     let connection = Connection::encrypted(peer, chain);
     if session.alpn_protocol() == Some(b"h2") {
-        serve_http2(shared, stream, connection).await;
+        serve_http2(shared, stream, connection, worker).await;
     } else {
-        serve_http1(shared, stream, connection).await;
+        serve_http1(shared, stream, connection, worker).await;
     }
 }
 
-async fn serve_http1<IO>(shared: &Arc<Shared>, io: IO, connection: Connection)
+async fn serve_http1<IO>(shared: &Arc<Shared>, io: IO, connection: Connection, worker: usize)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -269,7 +300,7 @@ where
         .max_headers(limits.header_lines)
         .max_header_size(header_bytes)
         .max_buf_size(header_bytes.saturating_add(16 * 1024));
-    let handler = Handler::new(shared, connection, activity);
+    let handler = Handler::new(shared, connection, activity, worker);
     let service = service_fn(move |request| handler.clone().call(request));
     let served = builder
         .serve_connection(TokioIo::new(io), service)
@@ -282,14 +313,14 @@ where
     .await;
 }
 
-async fn serve_http2<IO>(shared: &Arc<Shared>, io: IO, connection: Connection)
+async fn serve_http2<IO>(shared: &Arc<Shared>, io: IO, connection: Connection, worker: usize)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = &shared.limits;
     let activity = Activity::default();
     let io = Guarded::http2(io, activity.clone(), limits.header_timeout);
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let mut builder = http2::Builder::new(OnThisThread);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
@@ -301,7 +332,7 @@ where
         .keep_alive_interval(limits.ping_interval)
         .keep_alive_timeout(limits.ping_timeout);
     let end = ended(shared.drain.clone(), activity.clone(), limits.idle_timeout);
-    let handler = Handler::new(shared, connection, activity);
+    let handler = Handler::new(shared, connection, activity, worker);
     let service = service_fn(move |request| handler.clone().call(request));
     let served = Flushed::new(io, |io| builder.serve_connection(TokioIo::new(io), service));
     drive(served, end, |served| {

@@ -1,9 +1,9 @@
-//! Worker threads: each holds the actix-web application, whose services cannot
-//! leave their thread, and answers the requests that hyper hands over.
+//! Worker threads: each has a runtime of its own, drives connections, and holds the actix-web
+//! application, whose services cannot leave their thread.
 //!
-//! A worker's futures run inside the multi-threaded runtime's context, so that
-//! sockets and timers are the runtime's own, and `tokio::spawn` in a handler
-//! starts a task that outlives the request and the worker.
+//! A request is answered on the thread of its connection as long as that one is not busier than
+//! another: handing a lone request over would cost more than answering it. The requests of a busy
+//! connection spread over all threads.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -37,6 +37,15 @@ use crate::error::Error;
 
 /// Pieces of a body that may lie between a worker and hyper.
 const PIECES: usize = 4;
+
+/// A worker takes a connection's request itself unless another one has at least this many fewer
+/// under way.
+const LEAD: usize = 4;
+/// With more workers than this, the caller's thread is left to the store and to accepting.
+const FEW: usize = 2;
+
+/// Something to begin on a worker's thread.
+pub(super) type Errand = Box<dyn FnOnce() + Send>;
 
 /// One request on its way to a worker.
 pub(super) struct Job {
@@ -84,19 +93,41 @@ fn status_response(error: &ApiError) -> http::Response<WireBody> {
 /// The worker threads.
 pub(super) struct Workers {
     queues: Vec<Queue>,
-    next: AtomicUsize,
+    most_under_way: usize,
 }
 
 /// One worker, as those see it who have work for it.
 struct Queue {
     jobs: mpsc::Sender<(Job, OwnedSemaphorePermit)>,
+    /// As many as there are new connections, which are counted elsewhere.
+    errands: mpsc::UnboundedSender<Errand>,
     /// Places of requests that it may have queued or under way.
     places: Arc<Semaphore>,
+    connections: Arc<AtomicUsize>,
+}
+
+/// What a worker is given, as it sees it.
+struct Intake {
+    jobs: mpsc::Receiver<(Job, OwnedSemaphorePermit)>,
+    errands: mpsc::UnboundedReceiver<Errand>,
+}
+
+/// A connection's place on a worker, until it is dropped.
+pub(super) struct Home {
+    pub(super) worker: usize,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Workers {
-    /// Starts `count` threads, each with its own application built by `app`.
-    /// The receiver ends once all threads have ended, which they do when this
+    /// Starts `count` workers, each with its own application built by `app`. With few, the first
+    /// is the calling thread itself, where the store lives; that must be in a `LocalSet`.
+    /// The receiver ends once all workers have ended, which they do when this
     /// value is dropped and their requests are done.
     pub(super) async fn start<F>(
         count: usize,
@@ -109,84 +140,160 @@ impl Workers {
         let (alive, ended) = mpsc::channel(1);
         let mut queues = Vec::with_capacity(count);
         for index in 0..count {
-            let (jobs, receiver) = mpsc::channel(limits.queue);
-            let body_idle = limits.body_idle_timeout;
+            let (queue, intake) = Queue::new(limits);
+            queues.push(queue);
             let (started, start) = oneshot::channel();
             let (app, alive) = (app.clone(), alive.clone());
-            let runtime = tokio::runtime::Handle::current();
-            std::thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(move || {
-                    let local = LocalSet::new();
-                    runtime.block_on(local.run_until(run(app, body_idle, receiver, started)));
+            let worker = Worker {
+                app,
+                body_idle: limits.body_idle_timeout,
+                intake,
+                started,
+            };
+            if index == 0 && count <= FEW {
+                tokio::task::spawn_local(async move {
+                    worker.run().await;
                     drop(alive);
-                })
-                .map_err(|error| Error::Worker(error.to_string()))?;
+                });
+            } else {
+                worker.start_thread(index, alive)?;
+            }
             start
                 .await
                 .map_err(|_| Error::Worker("the application panicked".into()))??;
-            let places = Arc::new(Semaphore::new(limits.under_way));
-            queues.push(Queue { jobs, places });
         }
-        Ok((
-            Self {
-                queues,
-                next: AtomicUsize::new(0),
-            },
-            ended,
-        ))
+        let workers = Self {
+            queues,
+            most_under_way: limits.under_way,
+        };
+        Ok((workers, ended))
     }
 
-    /// Hands a request to the worker with the shortest queue, in turn among
-    /// equals; drops it and says false when all are full.
+    /// A place for a new connection, where the fewest are.
+    pub(super) fn place(&self) -> Home {
+        let loads = self.queues.iter().map(|queue| &queue.connections);
+        let (worker, connections) = loads
+            .enumerate()
+            .min_by_key(|(_, connections)| connections.load(Ordering::Relaxed))
+            .expect("there is a worker");
+        connections.fetch_add(1, Ordering::Relaxed);
+        Home {
+            worker,
+            connections: Arc::clone(connections),
+        }
+    }
+
+    /// Has it called on the worker's thread, within its `LocalSet`.
+    pub(super) fn begin(&self, worker: usize, errand: Errand) {
+        // A worker that has ended has no use for it either.
+        let _ = self.queues[worker].errands.send(errand);
+    }
+
+    /// Hands over a request of a connection at home at `home`; drops it and says false when all
+    /// have as much as they may have.
     #[must_use]
-    pub(super) fn dispatch(&self, job: Job) -> bool {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        let (later, first) = self.queues.split_at(turn % self.queues.len().max(1));
-        let best = first
-            .iter()
-            .chain(later)
-            .rev()
-            .max_by_key(|queue| queue.jobs.capacity().min(queue.places.available_permits()));
-        best.is_some_and(|queue| {
-            let place = Arc::clone(&queue.places).try_acquire_owned();
-            place.is_ok_and(|place| queue.jobs.try_send((job, place)).is_ok())
-        })
+    pub(super) fn dispatch(&self, home: usize, job: Job) -> bool {
+        let under_way = |queue: &Queue| self.most_under_way - queue.places.available_permits();
+        let own = under_way(&self.queues[home]);
+        let least = self.queues.iter().min_by_key(|queue| under_way(queue));
+        let queue = match least {
+            Some(least) if own >= self.most_under_way || under_way(least) + LEAD <= own => least,
+            _ => &self.queues[home],
+        };
+        let place = Arc::clone(&queue.places).try_acquire_owned();
+        place.is_ok_and(|place| queue.jobs.try_send((job, place)).is_ok())
     }
 }
 
-async fn run<F>(
+impl Queue {
+    fn new(limits: &Limits) -> (Self, Intake) {
+        let (jobs, job_receiver) = mpsc::channel(limits.queue);
+        let (errands, errand_receiver) = mpsc::unbounded_channel();
+        let queue = Self {
+            jobs,
+            errands,
+            places: Arc::new(Semaphore::new(limits.under_way)),
+            connections: Arc::default(),
+        };
+        let intake = Intake {
+            jobs: job_receiver,
+            errands: errand_receiver,
+        };
+        (queue, intake)
+    }
+}
+
+/// A worker that has yet to be started.
+struct Worker<F> {
     app: F,
     body_idle: Duration,
-    mut queue: mpsc::Receiver<(Job, OwnedSemaphorePermit)>,
+    intake: Intake,
     started: oneshot::Sender<Result<(), Error>>,
-) where
-    F: Fn(&mut ServiceConfig) + 'static,
+}
+
+impl<F> Worker<F>
+where
+    F: Fn(&mut ServiceConfig) + Send + 'static,
 {
-    let service = App::new()
-        .configure(|config| app(config))
-        .into_factory()
-        .new_service(AppConfig::default());
-    let service = match service.await {
-        Ok(service) => Rc::new(service),
-        Err(()) => {
-            let error = Error::Worker("the application refused to start".into());
-            // Whoever started this worker has gone if this fails.
-            let _ = started.send(Err(error));
-            return;
-        }
-    };
-    let _ = started.send(Ok(()));
-    let mut tasks = tokio::task::JoinSet::new();
-    while let Some((job, place)) = queue.recv().await {
-        let service = Rc::clone(&service);
-        tasks.spawn_local(async move {
-            serve(service, body_idle, job).await;
-            drop(place);
-        });
-        while tasks.try_join_next().is_some() {}
+    fn start_thread(self, index: usize, alive: mpsc::Sender<()>) -> Result<(), Error> {
+        let failed = |error: std::io::Error| Error::Worker(error.to_string());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(failed)?;
+        std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                runtime.block_on(LocalSet::new().run_until(self.run()));
+                drop(alive);
+            })
+            .map_err(failed)?;
+        Ok(())
     }
-    while tasks.join_next().await.is_some() {}
+
+    async fn run(self) {
+        let Self {
+            app,
+            body_idle,
+            mut intake,
+            started,
+        } = self;
+        let service = App::new()
+            .configure(|config| app(config))
+            .into_factory()
+            .new_service(AppConfig::default());
+        let service = match service.await {
+            Ok(service) => Rc::new(service),
+            Err(()) => {
+                let error = Error::Worker("the application refused to start".into());
+                // Whoever started this worker has gone if this fails.
+                let _ = started.send(Err(error));
+                return;
+            }
+        };
+        let _ = started.send(Ok(()));
+        let mut tasks = tokio::task::JoinSet::new();
+        loop {
+            let (job, place) = tokio::select! {
+                biased;
+                job = intake.jobs.recv() => match job {
+                    Some(job) => job,
+                    None => break,
+                },
+                Some(errand) = intake.errands.recv() => {
+                    errand();
+                    continue;
+                }
+            };
+            let service = Rc::clone(&service);
+            tasks.spawn_local(async move {
+                serve(service, body_idle, job).await;
+                drop(place);
+            });
+            while tasks.try_join_next().is_some() {}
+        }
+        while tasks.join_next().await.is_some() {}
+    }
 }
 
 async fn serve<S, E>(service: Rc<S>, body_idle: Duration, job: Job)

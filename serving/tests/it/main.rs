@@ -1,4 +1,6 @@
 //! The generic API server in process, over real sockets.
 
 mod api;
+mod thread;
+#[cfg(test)]
 mod wire;

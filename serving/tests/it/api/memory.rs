@@ -16,6 +16,10 @@ use super::server::{Api, Server, gadgets, old_gadgets};
 const OBJECTS: usize = 100_000;
 /// What a list may take beside what the cache holds anyway.
 const MOST: u64 = 64 * 1024 * 1024;
+/// What others may wait for an answer while a list is sent, on a machine that has more to do.
+const LONGEST_WAIT: Duration = Duration::from_millis(100);
+/// What may be kept after all lists: less than one more version of every object.
+const MOST_KEPT: u64 = 96 * 1024 * 1024;
 /// Set in the process that measures, where no other test runs.
 const ALONE: &str = "MEASURES_MEMORY";
 /// No list of these may take longer.
@@ -191,12 +195,16 @@ async fn measure() {
         println!("{what}: {length} MiB in {took:?}, {extra_mib} MiB extra, {served} others");
         assert!(length >= least, "{what}: {length} MiB is not everything");
         assert!(extra <= MOST, "{what} takes {extra_mib} MiB");
-        assert!(served >= 10, "{what}: only {served} others were served");
+        let least_served = took.as_millis() / LONGEST_WAIT.as_millis();
+        assert!(
+            served >= least_served,
+            "{what}: only {served} others were served in {took:?}"
+        );
     }
     let kept = resident().0.saturating_sub(begin) / 1024 / 1024;
     println!("kept: {kept} MiB");
     assert!(
-        kept <= MOST / 1024 / 1024,
+        kept <= MOST_KEPT / 1024 / 1024,
         "{kept} MiB are kept after all lists"
     );
 }

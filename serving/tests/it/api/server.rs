@@ -190,7 +190,8 @@ impl Server {
             identity: None,
         };
         let shutdown = CancellationToken::new();
-        tokio::spawn(server.run(shutdown.clone()));
+        let stop = shutdown.clone();
+        crate::thread::spawn(|| server.run(stop));
         Self {
             masters: target.as_client(&clients.client("admin", &["system:masters"])),
             nobody: target.as_client(&clients.client("nobody", &[])),

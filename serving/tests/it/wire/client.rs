@@ -188,6 +188,23 @@ impl Client {
         self.send(request).await
     }
 
+    /// Many GETs at a time over HTTP/2; the bodies.
+    pub async fn get_all(&self, path: &str, count: usize) -> Vec<String> {
+        let Sender::Http2(sender) = &self.sender else {
+            panic!("HTTP/1.1 asks for one thing at a time");
+        };
+        let each = (0..count).map(|_| {
+            let request = self.request("GET", path).body(Full::default()).unwrap();
+            let answer = sender.clone().send_request(request);
+            async {
+                read(within(answer).await.expect("the server answers"))
+                    .await
+                    .1
+            }
+        });
+        futures::future::join_all(each).await
+    }
+
     /// Status and whole body.
     pub async fn fetch(&mut self, request: Request<Full<Bytes>>) -> (u16, String) {
         let response = within(self.send(request))

@@ -72,7 +72,8 @@ impl FakeKube {
                 .app_data(web::Data::new(data.clone()))
                 .default_service(web::to(answer));
         };
-        tokio::spawn(server.run(app, fake.stop.clone()));
+        let stop = fake.stop.clone();
+        crate::thread::spawn(|| server.run(app, stop));
         fake
     }
 

@@ -107,27 +107,26 @@ async fn a_dead_http2_peer_is_found_by_ping() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_all_queues_are_full_the_answer_is_429() {
+async fn when_all_workers_have_all_they_may_have_the_answer_is_429() {
     let limits = |config: &mut serving::wire::ServerConfig| {
-        config.workers = 1;
-        config.limits.queue = 1;
+        config.workers = 2;
+        config.limits.under_way = 2;
     };
-    let block = |config: &mut actix_web::web::ServiceConfig| {
+    let wait = |config: &mut actix_web::web::ServiceConfig| {
         let handler = || async {
-            // Blocks its worker on purpose.
-            std::thread::sleep(2 * SHORT);
+            tokio::time::sleep(2 * SHORT).await;
             "done"
         };
-        config.route("/block", actix_web::web::get().to(handler));
+        config.route("/wait", actix_web::web::get().to(handler));
     };
-    let bed = Testbed::start_with(limits, block).await;
+    let bed = Testbed::start_with(limits, wait).await;
     let mut clients = Vec::new();
     for _ in 0..8 {
         clients.push(bed.target.connect(Protocol::Http2).await);
     }
     let answers = futures::future::join_all(clients.iter_mut().map(|client| async {
         let request = client
-            .request("GET", "/block")
+            .request("GET", "/wait")
             .body(Full::default())
             .unwrap();
         let response = within(client.send(request)).await.unwrap();
@@ -138,9 +137,9 @@ async fn when_all_queues_are_full_the_answer_is_429() {
         (response.status().as_u16(), retry)
     }))
     .await;
-    assert!(
-        answers.iter().any(|(status, _)| *status == 200),
-        "{answers:?}"
-    );
-    assert!(answers.contains(&(429, Some(b"1".to_vec()))), "{answers:?}");
+    let served = answers.iter().filter(|(status, _)| *status == 200).count();
+    let refused = answers
+        .iter()
+        .filter(|answer| **answer == (429, Some(b"1".to_vec())));
+    assert_eq!((served, refused.count()), (4, 4), "{answers:?}");
 }

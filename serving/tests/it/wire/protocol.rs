@@ -128,16 +128,16 @@ async fn two_hundred_groups_arrive_and_a_megabyte_of_headers_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_of_one_http2_connection_run_on_several_threads() {
+async fn a_lone_request_stays_on_its_thread_and_those_of_a_busy_connection_use_all() {
     let bed = Testbed::start().await;
-    let mut client = bed.target.connect(Protocol::Http2).await;
+    let client = bed.target.connect(Protocol::Http2).await;
     let mut threads = BTreeSet::new();
     for _ in 0..30 {
-        let request = client
-            .request("GET", "/thread")
-            .body(Full::default())
-            .unwrap();
-        threads.insert(client.fetch(request).await.1);
+        threads.extend(client.get_all("/thread", 1).await);
+    }
+    assert_eq!(threads.len(), 1, "{threads:?}");
+    for _ in 0..20 {
+        threads.extend(client.get_all("/thread", 60).await);
     }
     assert_eq!(threads.len(), 3, "{threads:?}");
 }

@@ -125,7 +125,10 @@ impl Testbed {
             }
         };
         let shutdown = CancellationToken::new();
-        let running = tokio::spawn(server.run(app, shutdown.clone()));
+        let running = {
+            let shutdown = shutdown.clone();
+            crate::thread::spawn(|| server.run(app, shutdown))
+        };
         Self {
             target,
             alive,
