@@ -9,6 +9,7 @@ use crate::error::WriteError;
 use crate::failpoints::{Point, at};
 use crate::link::{Backend, Link};
 use crate::notices::without_warning;
+use crate::planted::{self, Bug};
 use crate::sum::sum_of;
 use crate::types::{Key, Revision, Write};
 use crate::writer::Queued;
@@ -108,6 +109,7 @@ impl Outcome {
             Self::Done(revision) => Ok(revision),
             Self::Exists(current) => Err(WriteError::AlreadyExists { current }),
             Self::Missing => Err(WriteError::NotFound),
+            Self::Conflict(current) if planted::is(Bug::ConflictAcknowledged) => Ok(current),
             Self::Conflict(current) => Err(WriteError::Conflict { current }),
         }
     }

@@ -119,8 +119,10 @@ impl Leader {
             let mut again = Vec::new();
             for queued in batch {
                 match found.get(&(number, queued.resource, queued.write.key.clone())) {
-                    Some(revision) => queued.answer(Ok(*revision)),
-                    None => again.push(queued),
+                    Some(revision) if !planted::is(Bug::ResolvedTriedAgain) => {
+                        queued.answer(Ok(*revision));
+                    }
+                    _ => again.push(queued),
                 }
             }
             self.put_back(again);

@@ -35,6 +35,10 @@ bugs! {
     SelectorTransitionLost = "selector-transition-lost": "an object that leaves a watch's selection is not reported as deleted",
     UnresolvedIsFailed = "unresolved-is-failed": "a write whose connection broke is taken for not applied",
     ResumeSkipsOne = "resume-skips-one": "a watch that starts in the past misses its first event",
+    PresentForPast = "present-for-past": "a list at a revision of the past shows the present under that revision",
+    NotOlderThanNotAwaited = "not-older-than-not-awaited": "a read at a revision to come does not wait for it",
+    ConflictAcknowledged = "conflict-acknowledged": "a write over another version than the one expected is not done and acknowledged",
+    ResolvedTriedAgain = "resolved-tried-again": "a write whose connection broke is tried again although it was applied",
 }
 
 /// Whether this bug is the one that is planted.
