@@ -3,6 +3,7 @@
 
 mod build;
 mod check;
+mod complete;
 mod edit;
 mod meta;
 mod path;
@@ -149,6 +150,12 @@ impl Schema {
     /// list or a map it becomes its type's zero value, as a Go server reads it.
     pub fn apply_defaults(&self, object: &mut Object) {
         edit::apply_defaults(self, object);
+    }
+
+    /// Whether [`Self::apply_defaults`] would leave an object's text as it is; false also where
+    /// that takes a closer look. Fails on what is not the JSON text of an object.
+    pub fn is_complete(&self, text: &str) -> Result<bool, serde_json::Error> {
+        complete::is_complete(self, text)
     }
 
     /// All violations of required, enum, pattern, bounds and lengths, with their paths.

@@ -162,6 +162,14 @@ impl View {
     /// are no object.
     #[must_use]
     pub fn of_stored(info: &ResourceInfo, revision: Revision, body: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(body).ok()?;
+        if info.storage_version().schema.is_complete(text).ok()? {
+            let view = Self::of_body(revision, body);
+            // Text with blanks was not written here.
+            if view.splice_length > 0 {
+                return Some(view);
+            }
+        }
         let hub = serde_json::from_slice(body).ok()?;
         Some(match with_missing_defaults(info, hub, body) {
             Some(completed) => Self {

@@ -17,6 +17,7 @@ mod body;
 mod coalesce;
 mod config;
 mod connection;
+mod convert;
 mod framing;
 mod guard;
 mod handler;

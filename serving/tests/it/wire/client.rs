@@ -94,6 +94,8 @@ impl Target {
             .with_client_cert_resolver(Arc::new(Present(self.identity.clone())));
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         let stream = TcpStream::connect(self.address).await?;
+        // As every client of the API does: a lone request waits for no acknowledgement.
+        stream.set_nodelay(true)?;
         let name = ServerName::try_from("localhost").unwrap();
         TlsConnector::from(Arc::new(config))
             .connect(name, stream)
