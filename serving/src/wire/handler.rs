@@ -13,7 +13,7 @@ use super::body::WireBody;
 use super::connection::Connection;
 use super::guard::Activity;
 use super::server::Shared;
-use super::worker::{Answer, Job};
+use super::worker::{Answer, Job, Queue};
 
 /// Serves the requests of one connection.
 #[derive(Clone)]
@@ -24,7 +24,7 @@ struct HandlerState {
     connection: Arc<Connection>,
     activity: Activity,
     /// The worker on whose thread the connection is.
-    home: usize,
+    home: Arc<Queue>,
 }
 
 impl Handler {
@@ -32,7 +32,7 @@ impl Handler {
         shared: &Arc<Shared>,
         connection: Connection,
         activity: Activity,
-        home: usize,
+        home: Arc<Queue>,
     ) -> Self {
         let shared = Arc::clone(shared);
         Self(Arc::new(HandlerState {
@@ -67,7 +67,7 @@ impl Handler {
             connection: Arc::clone(&state.connection),
             answer,
         };
-        let answer = if state.shared.workers.dispatch(state.home, job) {
+        let answer = if state.shared.workers.dispatch(&state.home, job) {
             answered
                 .await
                 .unwrap_or_else(|_| ApiError::internal("the handler was lost").into())

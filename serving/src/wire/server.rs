@@ -23,7 +23,7 @@ use super::config::{Limits, ServerConfig};
 use super::connection::Connection;
 use super::guard::{Activity, Guarded};
 use super::handler::Handler;
-use super::worker::Workers;
+use super::worker::{Queue, Workers};
 use crate::error::Error;
 
 /// Silence on a TCP connection after which the kernel asks for a sign of life;
@@ -182,24 +182,21 @@ fn begin(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, place: Owned
             return;
         }
     };
-    let home = shared.workers.place();
-    let worker = home.worker;
     let its = Arc::clone(shared);
     let token = shared.tasks.token();
-    let errand = move || {
+    shared.workers.place().begin(move |home| {
         tokio::task::spawn_local(async move {
             match TcpStream::from_std(stream) {
-                Ok(stream) => connection(its, stream, peer, worker).await,
+                Ok(stream) => connection(its, stream, peer, home.queue()).await,
                 Err(error) => tracing::warn!(%peer, %error, "cannot watch a connection"),
             }
             drop((place, home, token));
         });
-    };
-    shared.workers.begin(worker, Box::new(errand));
+    });
 }
 
 /// One connection from accept to end, on a worker's thread.
-async fn connection(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, worker: usize) {
+async fn connection(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, worker: Arc<Queue>) {
     if let Err(error) = tune(&stream) {
         tracing::debug!(%peer, %error, "cannot set socket options");
     }
@@ -268,7 +265,7 @@ async fn handshake(
     }
 }
 
-async fn serve_tls(shared: &Arc<Shared>, stream: TlsStream, peer: SocketAddr, worker: usize) {
+async fn serve_tls(shared: &Arc<Shared>, stream: TlsStream, peer: SocketAddr, worker: Arc<Queue>) {
     let (_, session) = stream.get_ref();
     let chain = session.peer_certificates().unwrap_or_default();
     let chain = chain.iter().map(|der| der.clone().into_owned()).collect();
@@ -280,7 +277,7 @@ async fn serve_tls(shared: &Arc<Shared>, stream: TlsStream, peer: SocketAddr, wo
     }
 }
 
-async fn serve_http1<IO>(shared: &Arc<Shared>, io: IO, connection: Connection, worker: usize)
+async fn serve_http1<IO>(shared: &Arc<Shared>, io: IO, connection: Connection, worker: Arc<Queue>)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -313,7 +310,7 @@ where
     .await;
 }
 
-async fn serve_http2<IO>(shared: &Arc<Shared>, io: IO, connection: Connection, worker: usize)
+async fn serve_http2<IO>(shared: &Arc<Shared>, io: IO, connection: Connection, worker: Arc<Queue>)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -68,18 +68,18 @@ impl From<ApiError> for Answer {
 
 /// The worker threads.
 pub(super) struct Workers {
-    queues: Vec<Queue>,
+    queues: Vec<Arc<Queue>>,
     most_under_way: usize,
 }
 
 /// One worker, as those see it who have work for it.
-struct Queue {
+pub(super) struct Queue {
     jobs: mpsc::Sender<(Job, OwnedSemaphorePermit)>,
     /// As many as there are new connections, which are counted elsewhere.
     errands: mpsc::UnboundedSender<Errand>,
     /// Places of requests that it may have queued or under way.
     places: Arc<Semaphore>,
-    connections: Arc<AtomicUsize>,
+    connections: AtomicUsize,
 }
 
 /// What a worker is given, as it sees it.
@@ -89,14 +89,25 @@ struct Intake {
 }
 
 /// A connection's place on a worker, until it is dropped.
-pub(super) struct Home {
-    pub(super) worker: usize,
-    connections: Arc<AtomicUsize>,
+pub(super) struct Home(Arc<Queue>);
+
+impl Home {
+    /// The worker.
+    pub(super) fn queue(&self) -> Arc<Queue> {
+        Arc::clone(&self.0)
+    }
+
+    /// Has it called on the worker's thread, within its `LocalSet`.
+    pub(super) fn begin(self, errand: impl FnOnce(Self) + Send + 'static) {
+        let queue = self.queue();
+        // A worker that has ended has no use for it either.
+        let _ = queue.errands.send(Box::new(|| errand(self)));
+    }
 }
 
 impl Drop for Home {
     fn drop(&mut self) {
-        self.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -117,7 +128,7 @@ impl Workers {
         let mut queues = Vec::with_capacity(count);
         for index in 0..count {
             let (queue, intake) = Queue::new(limits);
-            queues.push(queue);
+            queues.push(Arc::new(queue));
             let (started, start) = oneshot::channel();
             let (app, alive) = (app.clone(), alive.clone());
             let worker = Worker {
@@ -147,34 +158,25 @@ impl Workers {
 
     /// A place for a new connection, where the fewest are.
     pub(super) fn place(&self) -> Home {
-        let loads = self.queues.iter().map(|queue| &queue.connections);
-        let (worker, connections) = loads
-            .enumerate()
-            .min_by_key(|(_, connections)| connections.load(Ordering::Relaxed))
+        let queue = self
+            .queues
+            .iter()
+            .min_by_key(|queue| queue.connections.load(Ordering::Relaxed))
             .expect("there is a worker");
-        connections.fetch_add(1, Ordering::Relaxed);
-        Home {
-            worker,
-            connections: Arc::clone(connections),
-        }
-    }
-
-    /// Has it called on the worker's thread, within its `LocalSet`.
-    pub(super) fn begin(&self, worker: usize, errand: Errand) {
-        // A worker that has ended has no use for it either.
-        let _ = self.queues[worker].errands.send(errand);
+        queue.connections.fetch_add(1, Ordering::Relaxed);
+        Home(Arc::clone(queue))
     }
 
     /// Hands over a request of a connection at home at `home`; drops it and says false when all
     /// have as much as they may have.
     #[must_use]
-    pub(super) fn dispatch(&self, home: usize, job: Job) -> bool {
-        let under_way = |queue: &Queue| self.most_under_way - queue.places.available_permits();
-        let own = under_way(&self.queues[home]);
+    pub(super) fn dispatch(&self, home: &Arc<Queue>, job: Job) -> bool {
+        let under_way = |queue: &Arc<Queue>| self.most_under_way - queue.places.available_permits();
+        let own = under_way(home);
         let least = self.queues.iter().min_by_key(|queue| under_way(queue));
         let queue = match least {
             Some(least) if own >= self.most_under_way || under_way(least) + LEAD <= own => least,
-            _ => &self.queues[home],
+            _ => home,
         };
         let place = Arc::clone(&queue.places).try_acquire_owned();
         place.is_ok_and(|place| queue.jobs.try_send((job, place)).is_ok())
@@ -189,7 +191,7 @@ impl Queue {
             jobs,
             errands,
             places: Arc::new(Semaphore::new(limits.under_way)),
-            connections: Arc::default(),
+            connections: AtomicUsize::new(0),
         };
         let intake = Intake {
             jobs: job_receiver,

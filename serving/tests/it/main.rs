@@ -2,5 +2,4 @@
 
 mod api;
 mod thread;
-#[cfg(test)]
 mod wire;
