@@ -10,8 +10,8 @@ use plumbing::shutdown;
 use serving::auth::{Authenticator, MastersOnly};
 use serving::namespaces::EveryNamespace;
 use serving::tls::CertificateFiles;
-use store::StoreConfig;
 use store::private_postgres::{PrivatePostgres, PrivatePostgresOptions};
+use store::{StoreConfig, StoreError};
 use tokio_util::sync::CancellationToken;
 
 use crate::certs::{Authority, Leaf};
@@ -36,11 +36,15 @@ pub(crate) async fn run(args: Standalone) -> Result<()> {
     let dir = &args.data_dir;
     std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let _lock = files::lock(&dir.join("lock"))?;
-    let credentials = make_credentials(&dir.join("tls"))?;
+    let tls = dir.join("tls");
+    // Keys take their time, and so does Postgres.
+    let credentials = tokio::task::spawn_blocking(move || make_credentials(&tls));
     if let Some(url) = &args.database_url {
+        let credentials = credentials.await.context("making keys broke off")??;
         return serve_from(&args, url, &credentials, stop).await;
     }
     let postgres = start_postgres(&args).await?;
+    let credentials = credentials.await.context("making keys broke off")??;
     let served = serve_own(&args, &postgres, &credentials, stop).await;
     let stopped = tokio::task::spawn_blocking(move || postgres.stop()).await;
     served.and(
@@ -56,14 +60,8 @@ async fn start_postgres(args: &Standalone) -> Result<PrivatePostgres> {
         bin_dir: args.postgres_bin_dir.clone(),
         ..PrivatePostgresOptions::default()
     };
-    let start = move || -> Result<PrivatePostgres> {
-        let postgres = PrivatePostgres::start(&dir, &options)?;
-        postgres.create_database(DATABASE, OWNER)?;
-        Ok(postgres)
-    };
-    tokio::task::spawn_blocking(start)
-        .await
-        .context("starting postgres broke off")?
+    let started = tokio::task::spawn_blocking(move || PrivatePostgres::start(&dir, &options)).await;
+    Ok(started.context("starting postgres broke off")??)
 }
 
 async fn serve_own(
@@ -73,9 +71,12 @@ async fn serve_own(
     stop: CancellationToken,
 ) -> Result<()> {
     let owner = postgres.url(DATABASE, OWNER);
-    store::migrate(&owner, RUNTIME)
-        .await
-        .context("cannot migrate the database")?;
+    let mut migrated = store::migrate(&owner, RUNTIME).await;
+    if migrated.as_ref().is_err_and(StoreError::is_nothing_there) {
+        postgres.create_database(DATABASE, OWNER)?;
+        migrated = store::migrate(&owner, RUNTIME).await;
+    }
+    migrated.context("cannot migrate the database")?;
     serve_from(args, &postgres.url(DATABASE, RUNTIME), credentials, stop).await
 }
 

@@ -66,6 +66,20 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether Postgres has no such database, or no role of that name.
+    #[must_use]
+    pub fn is_nothing_there(&self) -> bool {
+        /// `invalid_catalog_name` and `invalid_authorization_specification`.
+        const CODES: [&str; 2] = ["3D000", "28000"];
+        let Self::Database { source, .. } = self else {
+            return false;
+        };
+        let said = source.as_database_error().and_then(|said| said.code());
+        said.is_some_and(|code| CODES.contains(&code.as_ref()))
+    }
+}
+
 /// A write was not applied, or its fate is unknown ([`WriteError::OutcomeUnknown`] alone).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
