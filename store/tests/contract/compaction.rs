@@ -239,3 +239,62 @@ async fn a_watcher_of_a_quiet_namespace_outlasts_the_history_of_others() {
     let events = waiting.await.unwrap().unwrap();
     assert_eq!(events[0].revision, revision);
 }
+
+/// Bytes of the objects' table and of all events, with their indexes.
+async fn sizes(admin: &mut PgConnection) -> (i64, i64) {
+    let objects = "SELECT pg_total_relation_size('store.objects')";
+    let events = "SELECT coalesce(sum(pg_total_relation_size(relid)), 0)::bigint
+        FROM pg_partition_tree('store.events') WHERE isleaf";
+    let mut of = async |sql| {
+        sqlx::query_scalar(sql)
+            .fetch_one(&mut *admin)
+            .await
+            .unwrap()
+    };
+    (of(objects).await, of(events).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_and_indexes_stay_as_small_as_what_is_kept() {
+    const OBJECTS: usize = 50;
+    let database = database();
+    let mut admin = PgConnection::connect(&database.admin_url).await.unwrap();
+    admin
+        .execute("SELECT store.extend_events(500, 20)")
+        .await
+        .unwrap();
+    let replica = Replica::on(&database).await;
+    let mut heads = Vec::new();
+    for n in 0..OBJECTS {
+        let key = key(&format!("ns/{n}"));
+        let (uid, revision) = replica.create(&key, "0").await;
+        heads.push((key, uid, revision));
+    }
+    let body = "x".repeat(1000);
+    let mut seen = Vec::new();
+    for round in 0..8 {
+        for n in 0..20 {
+            // All at a time: each round is a thousand writes.
+            let writes = heads.iter().map(|(key, uid, revision)| {
+                let body = format!("{round} {n} {body}");
+                replica.things.write(update(key, *uid, *revision, &body))
+            });
+            let written = futures::future::join_all(writes).await;
+            for (head, revision) in heads.iter_mut().zip(written) {
+                head.2 = revision.unwrap();
+            }
+        }
+        admin
+            .execute("UPDATE store.events SET recorded_at = recorded_at - interval '1 hour'")
+            .await
+            .unwrap();
+        compact(&replica.store).await;
+        seen.push(sizes(&mut admin).await);
+    }
+    println!("objects and events, bytes: {seen:?}");
+    let (first, last) = (seen[1], seen[7]);
+    assert!(last.0 <= 2 * first.0, "{seen:?}");
+    assert!(last.1 <= 2 * first.1, "{seen:?}");
+    // What eight thousand events would take.
+    assert!(last.1 < 4_000_000, "{seen:?}");
+}
