@@ -101,8 +101,8 @@ async fn query(shared: &Shared, link: &mut Option<Link>) -> Result<Revision, sql
             "the database is another than before".to_owned(),
         ));
     }
-    if allotted <= shared.applied() {
-        return Ok(allotted);
+    if allotted <= shared.tip() {
+        return Ok(shared.applied());
     }
     at(Point::ProbeNewest).await?;
     // Some of them may be under way still, or were never used.

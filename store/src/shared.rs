@@ -86,6 +86,9 @@ pub(crate) struct Shared {
     floor: AtomicI64,
     /// Up to here revisions are known to have been allotted to batches that are visible.
     allotted: AtomicI64,
+    /// Up to here every revision has been taken in or was never used: at or above what is applied.
+    /// Changes while the feeds are locked.
+    tip: AtomicI64,
     feeds: Mutex<Feeds>,
 }
 
@@ -129,12 +132,19 @@ impl Shared {
             compacted: AtomicI64::new(0),
             floor: AtomicI64::new(0),
             allotted: AtomicI64::new(0),
+            tip: AtomicI64::new(0),
             feeds: Mutex::default(),
         }
     }
 
     pub(crate) fn applied(&self) -> Revision {
         *self.applied.borrow()
+    }
+
+    /// Up to here the caches lack nothing. What is shown is the newest event's revision all the
+    /// same: of revisions that were never used, other processes may not know.
+    pub(crate) fn tip(&self) -> Revision {
+        Revision::new(self.tip.load(Ordering::Acquire))
     }
 
     /// Waits until everything up to `revision` is in the caches; false when `wait` is over first.
@@ -209,24 +219,28 @@ impl Shared {
             .collect()
     }
 
-    /// Takes in events that follow each other in the log, up to `position`; those that are already
-    /// in are left out. With `base` it does so only if the caches are exactly there. Returns
-    /// whether it did.
+    /// Takes in events that follow each other in the log, all that there are up to `tip`; those that
+    /// are already in are left out. With `base` it does so only if the caches are exactly there.
+    /// Returns whether it did.
     pub(crate) fn apply(
         &self,
         base: Option<Revision>,
         mut events: Vec<LoggedEvent>,
-        position: Revision,
+        tip: Revision,
     ) -> bool {
         let mut feeds = self.feeds();
-        let applied = self.applied();
-        if !self.is_whole() || base.is_some_and(|base| base != applied) {
+        let known = self.tip();
+        if !self.is_whole() || base.is_some_and(|base| base != known) {
             return false;
         }
-        if position <= applied {
+        if tip <= known {
             return true;
         }
-        events.retain(|event| event.revision > applied);
+        events.retain(|event| event.revision > known);
+        let Some(position) = events.last().map(|newest| newest.revision) else {
+            self.tip.store(tip.get(), Ordering::Release);
+            return true;
+        };
         feeds.spoil.take(&mut events);
         for feed in feeds.by_resource.values() {
             feed.apply(&events, position);
@@ -234,6 +248,7 @@ impl Shared {
         if let Some(newest) = events.last() {
             feeds.seen = (newest.revision, newest.batch);
         }
+        self.tip.store(tip.get(), Ordering::Release);
         self.applied.send_replace(position);
         pass(Point::Published);
         true
@@ -263,6 +278,7 @@ impl Shared {
                 feed.reset(one, position);
             }
         }
+        self.tip.store(position.get(), Ordering::Release);
         self.applied.send_replace(position);
         self.feeds.clear_poison();
     }

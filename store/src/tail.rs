@@ -236,7 +236,7 @@ impl Tail {
         if planted::is(Bug::NotifyOnly) && revision.get() % 8 == 0 {
             return Ok(None);
         }
-        let news = !is_own(&self.shared, batch) && revision > self.shared.applied();
+        let news = !is_own(&self.shared, batch) && revision > self.shared.tip();
         Ok(news.then_some(revision))
     }
 
@@ -298,7 +298,7 @@ impl Tail {
         known: Revision,
     ) -> Result<(), sqlx::Error> {
         let from = self.shared.applied();
-        if known <= from {
+        if known <= self.shared.tip() {
             return Ok(());
         }
         at(Point::TailReadSend).await?;
@@ -338,10 +338,10 @@ impl Tail {
         self.publish(chunk, known)
     }
 
-    fn publish(&self, events: Vec<LoggedEvent>, position: Revision) -> Result<(), sqlx::Error> {
+    fn publish(&self, events: Vec<LoggedEvent>, tip: Revision) -> Result<(), sqlx::Error> {
         pass(Point::PublishRead);
         // It takes them in unless a panic has spoiled the caches.
-        let taken = self.shared.apply(None, events, position);
+        let taken = self.shared.apply(None, events, tip);
         taken.then_some(()).ok_or_else(lost)
     }
 

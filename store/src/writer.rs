@@ -372,12 +372,13 @@ impl Leader {
     }
 
     fn publish(&mut self, batch: &[Queued], number: i64, applied: &Applied) {
-        if applied.newest().is_none() {
+        let Some(newest) = applied.newest() else {
             return;
-        }
+        };
         let Applied { base, outcomes } = applied;
+        // A revision was allotted to each, also to those that were not applied.
         let count = i64::try_from(outcomes.len()).unwrap_or(i64::MAX);
-        let position = Revision::new(base.get().saturating_add(count));
+        let tip = Revision::new(base.get().saturating_add(count));
         let events = batch
             .iter()
             .zip(outcomes)
@@ -386,11 +387,11 @@ impl Leader {
                 _ => None,
             });
         pass(Point::PublishOwn);
-        if !self.shared.apply(Some(*base), events.collect(), position) {
+        if !self.shared.apply(Some(*base), events.collect(), tip) {
             // Others wrote in between; the tail reads all of it.
             tracing::trace!(batch = number, "own writes are read back from the log");
             self.company = Some(Instant::now());
-            self.shared.look_up_to(position);
+            self.shared.look_up_to(newest);
         }
     }
 }

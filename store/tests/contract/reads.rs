@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use store::testing::database;
 use store::{Key, ReadError, Revision};
+use uuid::Uuid;
 
-use crate::support::{PATIENCE, Replica, contents, delete, key, update};
+use crate::support::{PATIENCE, Replica, contents, create, delete, key, update};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consistent_read_sees_what_another_process_acknowledged() {
@@ -27,6 +28,34 @@ async fn a_consistent_read_sees_what_another_process_acknowledged() {
         let snapshot = reader.things.consistent().await.unwrap();
         assert!(snapshot.revision() >= revision);
         assert_eq!(snapshot.get(&name).unwrap().view, n.to_string());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_process_shows_a_revision_that_another_one_does_not_reach() {
+    let database = database();
+    let (one, two) = (Replica::on(&database).await, Replica::on(&database).await);
+    one.create(&key("ns/taken"), "0").await;
+    for n in 0..30 {
+        // A batch allots a revision to every write, also to the last one, which fails.
+        let names = [
+            format!("ns/{n}"),
+            format!("ns/{n}-again"),
+            "ns/taken".to_owned(),
+        ];
+        let writes = names
+            .iter()
+            .map(|name| one.things.write(create(&key(name), Uuid::new_v4(), "x")));
+        let outcomes = futures::future::join_all(writes).await;
+        assert!(outcomes[2].is_err());
+        let shown = one.things.snapshot().revision();
+        let newest = outcomes
+            .iter()
+            .filter_map(|outcome| outcome.as_ref().ok())
+            .max();
+        assert_eq!(Some(&shown), newest);
+        let other = two.things.consistent().await.unwrap().revision();
+        assert_eq!(other, shown);
     }
 }
 
