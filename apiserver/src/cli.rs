@@ -171,7 +171,6 @@ pub(crate) struct Telemetry {
     pub log_format: LogFormat,
 }
 
-/// A time as Kubernetes' flags take it: `1h30m`, `15m`, `20s`, `500ms`.
 /// A duration that something may be repeated after.
 fn parse_interval(text: &str) -> Result<Duration, String> {
     let interval = parse_duration(text)?;
@@ -181,6 +180,7 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
     Ok(interval)
 }
 
+/// A time as Kubernetes' flags take it: `1h30m`, `15m`, `20s`, `500ms`.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let malformed = || format!("{text:?} is no duration such as 15m, 1h30m or 500ms");
     if text == "0" {

@@ -165,8 +165,8 @@ fn command(driver: &Path, servers: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// Copies a program into a directory of its own: the next build may replace it
-/// by one with other features. Returns the directory.
+/// Copies a program into a directory of its own: a build may replace it while histories go on.
+/// Returns the directory.
 fn keep(program: &Path) -> Result<PathBuf> {
     let dir = target_dir()?.join("robust/servers");
     std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;

@@ -41,7 +41,7 @@ const LEAD: usize = 4;
 const FEW: usize = 2;
 
 /// Something to begin on a worker's thread.
-pub(super) type Errand = Box<dyn FnOnce() + Send>;
+type Errand = Box<dyn FnOnce() + Send>;
 
 /// One request on its way to a worker.
 pub(super) struct Job {

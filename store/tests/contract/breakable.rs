@@ -253,34 +253,6 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Waits until something holds.
-pub(crate) async fn until(what: &str, holds: impl AsyncFnMut() -> bool) -> Duration {
-    within(PATIENCE, what, holds).await
-}
-
-/// Waits until something holds, at most `limit`; returns how long that took.
-pub(crate) async fn within(
-    limit: Duration,
-    what: &str,
-    holds: impl AsyncFnMut() -> bool,
-) -> Duration {
-    let began = Instant::now();
-    assert!(soon(limit, holds).await, "not within {limit:?}: {what}");
-    began.elapsed()
-}
-
-/// Whether something holds before `limit` is over.
-pub(crate) async fn soon(limit: Duration, mut holds: impl AsyncFnMut() -> bool) -> bool {
-    let began = Instant::now();
-    while !holds().await {
-        if began.elapsed() > limit {
-            return false;
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    true
-}
-
 /// Numbers that look random, the same ones in every run.
 pub(crate) struct Random(u64);
 

@@ -6,8 +6,8 @@ use store::private_postgres::Shutdown;
 use store::{WatchError, WriteError};
 use uuid::Uuid;
 
-use crate::breakable::{Breakable, SmallDisk, until, within};
-use crate::support::{PATIENCE, Replica, create, key, next_events, write_patiently};
+use crate::breakable::{Breakable, SmallDisk};
+use crate::support::{PATIENCE, Replica, create, key, next_events, until, within, write_patiently};
 
 /// Writes large bodies until one is refused; returns how many were written.
 async fn write_until_refused(replica: &Replica) -> (usize, WriteError) {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::{Connection, Executor, PgConnection};
@@ -15,7 +15,7 @@ use store::{Collection, Revision, StoreConfig, Watcher};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::support::{PATIENCE, Replica, Text, contents, create, delete, key, seen, update};
+use crate::support::{PATIENCE, Replica, Text, Told, contents, create, delete, key, seen, update};
 
 /// So often the exercise is done until it comes past a place.
 const TRIES: usize = 4;
@@ -72,18 +72,7 @@ fn config(url: &str) -> StoreConfig {
     config
 }
 
-/// What anybody was told: key and body by revision.
-#[derive(Clone, Default)]
-struct Told(Arc<Mutex<BTreeMap<i64, (String, String)>>>);
-
 impl Told {
-    fn note(&self, revision: i64, key: &str, body: &str) {
-        let told = (key.to_owned(), body.to_owned());
-        let mut all = self.0.lock().unwrap();
-        let before = all.entry(revision).or_insert_with(|| told.clone());
-        assert_eq!(*before, told, "revision {revision} has two contents");
-    }
-
     /// Everything is in the log as it was told.
     async fn check(&self, admin: &mut PgConnection) {
         let log: Vec<(i64, String, String)> = sqlx::query_as(

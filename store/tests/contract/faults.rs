@@ -11,9 +11,9 @@ use store::testing::{RUNTIME, database, shared_postgres};
 use store::{ReadError, Revision, Store, StoreConfig, WriteError};
 use uuid::Uuid;
 
-use crate::breakable::{Breakable, config, percentile, scale, signal, until, within};
+use crate::breakable::{Breakable, config, percentile, scale, signal};
 use crate::network::{Network, Weather};
-use crate::support::{Replica, create, key, next_events, update, write_patiently};
+use crate::support::{Replica, create, key, next_events, until, update, within, write_patiently};
 use crate::verdicts::{check_watch, keep_creating, settle};
 
 /// Runs statements that no caller may inject anything into: the tests' own.

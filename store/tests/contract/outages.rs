@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::proxy::Proxy;
 use crate::support::{
-    PATIENCE, Replica, contents, create, key, next_events, seen, update, write_patiently,
+    PATIENCE, Replica, contents, create, key, next_events, seen, until, update, write_patiently,
 };
 
 /// A Postgres that a test may break.
@@ -94,14 +94,6 @@ fn keep_writing(
         }
         (revision, n)
     })
-}
-
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

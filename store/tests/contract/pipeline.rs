@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sqlx::{Connection, Executor, PgConnection};
@@ -14,7 +14,8 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::support::{
-    PATIENCE, Replica, Text, contents, create, key, next_events, seen, update, write_patiently,
+    PATIENCE, Replica, Text, Told, contents, create, key, next_events, seen, until, update,
+    write_patiently,
 };
 
 /// A Postgres whose disk is as slow as a test wants it.
@@ -70,27 +71,6 @@ impl Drop for Slow {
     fn drop(&mut self) {
         let _ = self.postgres.stop_with(Shutdown::Immediate);
         let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
-
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// What anybody was told: key and body by revision.
-#[derive(Clone, Default)]
-struct Told(Arc<Mutex<BTreeMap<i64, (String, String)>>>);
-
-impl Told {
-    fn note(&self, revision: i64, key: &str, body: &str) {
-        let told = (key.to_owned(), body.to_owned());
-        let mut all = self.0.lock().unwrap();
-        let before = all.entry(revision).or_insert_with(|| told.clone());
-        assert_eq!(*before, told, "revision {revision} has two contents");
     }
 }
 

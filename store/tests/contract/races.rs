@@ -10,8 +10,8 @@ use store::testing::database;
 use store::{Collection, EventKind, ReadError, Revision, Store, StoreConfig, WatchError};
 use uuid::Uuid;
 
-use crate::breakable::{Random, scale, until};
-use crate::support::{PATIENCE, Replica, Text, contents, create, delete, key, update};
+use crate::breakable::{Random, scale};
+use crate::support::{PATIENCE, Replica, Text, contents, create, delete, key, until, update};
 
 /// What was written at each revision: kind, key and body; complete, since every write is answered.
 type Truth = Arc<Mutex<BTreeMap<i64, (EventKind, String, String)>>>;

@@ -6,9 +6,9 @@ use sqlx::{Connection, Executor, PgConnection};
 use store::Revision;
 use store::testing::database;
 
-use crate::breakable::{Random, percentile, scale, soon, until};
+use crate::breakable::{Random, percentile, scale};
 use crate::process::{Events, Process};
-use crate::support::{PATIENCE, Replica, key};
+use crate::support::{PATIENCE, Replica, key, soon, until};
 use crate::verdicts::{Verdict, check, log};
 
 /// Waits for the next event of a watch; `None` when its process is gone or it must list again.

@@ -12,10 +12,11 @@ use store::{Collection, EventKind, ReadError, Revision, StoreConfig, WatchError}
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::breakable::{Breakable, config, run, soon, until};
+use crate::breakable::{Breakable, config, run};
 use crate::network::Network;
 use crate::support::{
-    PATIENCE, Replica, Text, UNREADABLE, contents, create, delete, key, write_patiently,
+    PATIENCE, Replica, Text, UNREADABLE, contents, create, delete, key, soon, until,
+    write_patiently,
 };
 
 /// Every revision that anybody was told of, and what it was. A revision with two contents is what

@@ -9,9 +9,11 @@ use store::private_postgres::Shutdown;
 use store::{ReadError, Revision, Store, StoreConfig, StoreError, WatchError, WriteError};
 use uuid::Uuid;
 
-use crate::breakable::{Breakable, config, signal, until};
+use crate::breakable::{Breakable, config, signal};
 use crate::network::Network;
-use crate::support::{PATIENCE, Replica, contents, create, key, next_events, write_patiently};
+use crate::support::{
+    PATIENCE, Replica, contents, create, key, next_events, until, write_patiently,
+};
 use crate::verdicts::{Verdict, keep_creating, log};
 
 /// A primary and its standby, and the address that stores know.

@@ -1,7 +1,8 @@
 //! Stores on a database of their own, and short ways to say what a test does with them.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use store::testing::{TestDatabase, database};
@@ -186,4 +187,45 @@ pub(crate) async fn try_next_events(
         all.extend(batch.iter().map(|event| seen(event)));
     }
     Ok(all)
+}
+
+/// What anybody was told: key and body by revision.
+#[derive(Clone, Default)]
+pub(crate) struct Told(pub(crate) Arc<Mutex<BTreeMap<i64, (String, String)>>>);
+
+impl Told {
+    pub(crate) fn note(&self, revision: i64, key: &str, body: &str) {
+        let told = (key.to_owned(), body.to_owned());
+        let mut all = self.0.lock().unwrap();
+        let before = all.entry(revision).or_insert_with(|| told.clone());
+        assert_eq!(*before, told, "revision {revision} has two contents");
+    }
+}
+
+/// Waits until something holds.
+pub(crate) async fn until(what: &str, holds: impl AsyncFnMut() -> bool) -> Duration {
+    within(PATIENCE, what, holds).await
+}
+
+/// Waits until something holds, at most `limit`; returns how long that took.
+pub(crate) async fn within(
+    limit: Duration,
+    what: &str,
+    holds: impl AsyncFnMut() -> bool,
+) -> Duration {
+    let began = Instant::now();
+    assert!(soon(limit, holds).await, "not within {limit:?}: {what}");
+    began.elapsed()
+}
+
+/// Whether something holds before `limit` is over.
+pub(crate) async fn soon(limit: Duration, mut holds: impl AsyncFnMut() -> bool) -> bool {
+    let began = Instant::now();
+    while !holds().await {
+        if began.elapsed() > limit {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    true
 }

@@ -9,9 +9,9 @@ use store::testing::{database, shared_postgres};
 use store::{ReadError, StoreConfig, Watcher, WriteError};
 use uuid::Uuid;
 
-use crate::breakable::{config, percentile, scale, signal, until, within};
+use crate::breakable::{config, percentile, scale, signal};
 use crate::network::{Network, Weather};
-use crate::support::{Replica, Text, create, key, next_events};
+use crate::support::{Replica, Text, create, key, next_events, until, within};
 use crate::verdicts::{check_watch, keep_creating, settle};
 
 /// A peer that does not answer is found dead within this.
