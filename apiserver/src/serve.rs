@@ -65,18 +65,14 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
         compaction_interval: args.compaction_interval,
         ..StoreConfig::new(args.database_url)
     };
+    let store = Store::connect(store).await?;
     let server = start(store, identity, listen).await?;
     tracing::info!(address = %server.local_addr(), "serving");
     Ok(server.run(stop).await?)
 }
 
-/// Connects, fills the caches and opens the port.
-pub(crate) async fn start(
-    store: StoreConfig,
-    identity: Identity,
-    listen: Listen,
-) -> Result<Server> {
-    let store = Store::connect(store).await?;
+/// Fills the caches and opens the port.
+pub(crate) async fn start(store: Arc<Store>, identity: Identity, listen: Listen) -> Result<Server> {
     let certificate = CertResolver::load(listen.certificate).await?;
     tokio::spawn(Arc::clone(&certificate).watch(tls::POLL_INTERVAL));
     let wire = ServerConfig {

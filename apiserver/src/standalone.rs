@@ -11,7 +11,7 @@ use serving::auth::{Authenticator, MastersOnly};
 use serving::namespaces::EveryNamespace;
 use serving::tls::CertificateFiles;
 use store::private_postgres::{PrivatePostgres, PrivatePostgresOptions};
-use store::{StoreConfig, StoreError};
+use store::{Store, StoreConfig, StoreError};
 use tokio_util::sync::CancellationToken;
 
 use crate::certs::{Authority, Leaf};
@@ -40,12 +40,17 @@ pub(crate) async fn run(args: Standalone) -> Result<()> {
     // Keys take their time, and so does Postgres.
     let credentials = tokio::task::spawn_blocking(move || make_credentials(&tls));
     if let Some(url) = &args.database_url {
+        let store = Store::connect(store_config(&args, url)).await?;
         let credentials = credentials.await.context("making keys broke off")??;
-        return serve_from(&args, url, &credentials, stop).await;
+        return serve_from(&args, store, &credentials, stop).await;
     }
     let postgres = start_postgres(&args).await?;
-    let credentials = credentials.await.context("making keys broke off")??;
-    let served = serve_own(&args, &postgres, &credentials, stop).await;
+    let served = async {
+        let store = open_store(&args, &postgres).await?;
+        let credentials = credentials.await.context("making keys broke off")??;
+        serve_from(&args, store, &credentials, stop).await
+    }
+    .await;
     let stopped = tokio::task::spawn_blocking(move || postgres.stop()).await;
     served.and(
         stopped
@@ -64,12 +69,14 @@ async fn start_postgres(args: &Standalone) -> Result<PrivatePostgres> {
     Ok(started.context("starting postgres broke off")??)
 }
 
-async fn serve_own(
-    args: &Standalone,
-    postgres: &PrivatePostgres,
-    credentials: &Credentials,
-    stop: CancellationToken,
-) -> Result<()> {
+/// The store of a Postgres of this server's own, whose schema it makes.
+async fn open_store(args: &Standalone, postgres: &PrivatePostgres) -> Result<Arc<Store>> {
+    let config = store_config(args, &postgres.url(DATABASE, RUNTIME));
+    // Every start but the first, and the one after an upgrade, finds everything there.
+    match Store::connect(config.clone()).await {
+        Err(error) if error.needs_migration() => {}
+        connected => return Ok(connected?),
+    }
     let owner = postgres.url(DATABASE, OWNER);
     let mut migrated = store::migrate(&owner, RUNTIME).await;
     if migrated.as_ref().is_err_and(StoreError::is_nothing_there) {
@@ -77,20 +84,23 @@ async fn serve_own(
         migrated = store::migrate(&owner, RUNTIME).await;
     }
     migrated.context("cannot migrate the database")?;
-    serve_from(args, &postgres.url(DATABASE, RUNTIME), credentials, stop).await
+    Ok(Store::connect(config).await?)
+}
+
+fn store_config(args: &Standalone, database_url: &str) -> StoreConfig {
+    StoreConfig {
+        retention: args.history_retention,
+        compaction_interval: args.compaction_interval,
+        ..StoreConfig::new(database_url)
+    }
 }
 
 async fn serve_from(
     args: &Standalone,
-    database_url: &str,
+    store: Arc<Store>,
     credentials: &Credentials,
     stop: CancellationToken,
 ) -> Result<()> {
-    let store = StoreConfig {
-        retention: args.history_retention,
-        compaction_interval: args.compaction_interval,
-        ..StoreConfig::new(database_url)
-    };
     let identity = Identity {
         authenticator: Authenticator::standalone(credentials.ca.as_bytes())?,
         authorizer: Arc::new(MastersOnly),

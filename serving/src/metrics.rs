@@ -2,6 +2,8 @@
 //! so that its dashboards and alerts fit. Labels come from the registry, never
 //! from what clients send, so their number is bounded.
 
+use std::sync::atomic::AtomicU64;
+
 use plumbing::metrics::Registry;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -57,6 +59,16 @@ struct ObjectLabels {
     resource: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StorageLabels {
+    storage_cluster_id: &'static str,
+}
+
+/// Upstream numbers its etcd clusters alike.
+const STORAGE: StorageLabels = StorageLabels {
+    storage_cluster_id: "postgres-0",
+};
+
 /// The metrics of an API server.
 #[derive(Clone)]
 pub struct Metrics {
@@ -67,6 +79,9 @@ pub struct Metrics {
     watch_events: Family<WatchLabels, Counter>,
     objects: Family<ObjectLabels, Gauge>,
     storage_up: Gauge,
+    storage_bytes: Family<StorageLabels, Gauge>,
+    dead_rows: Family<StorageLabels, Gauge>,
+    notification_queue: Family<StorageLabels, Gauge<f64, AtomicU64>>,
 }
 
 impl Metrics {
@@ -81,9 +96,13 @@ impl Metrics {
             watch_events: Family::default(),
             objects: Family::default(),
             storage_up: Gauge::default(),
+            storage_bytes: Family::default(),
+            dead_rows: Family::default(),
+            notification_queue: Family::default(),
         };
         let known = metrics.clone();
         registry.register(move |registry| {
+            register_survey(registry, &known);
             registry.register(
                 "apiserver_request",
                 "Requests by verb, resource and HTTP code",
@@ -189,6 +208,12 @@ impl Metrics {
     /// Brings the figures up to date that are read rather than counted.
     pub fn refresh(&self, served: &Served, store: &Store) {
         self.storage_up.set(i64::from(store.is_reachable()));
+        if let Some(survey) = store.survey() {
+            self.storage_bytes.get_or_create(&STORAGE).set(survey.bytes);
+            self.dead_rows.get_or_create(&STORAGE).set(survey.dead_rows);
+            let usage = survey.notification_queue;
+            self.notification_queue.get_or_create(&STORAGE).set(usage);
+        }
         for entry in served.iter() {
             let resource = entry.info().group_resource().to_string();
             let count = i64::try_from(entry.collection.snapshot().len()).unwrap_or(i64::MAX);
@@ -197,6 +222,25 @@ impl Metrics {
                 .set(count);
         }
     }
+}
+
+/// What the database says of its health; absent until it has been asked.
+fn register_survey(registry: &mut prometheus_client::registry::Registry, known: &Metrics) {
+    registry.register(
+        "apiserver_storage_size_bytes",
+        "Size of the database's tables and indexes",
+        known.storage_bytes.clone(),
+    );
+    registry.register(
+        "apiserver_storage_dead_rows",
+        "Old versions of objects' rows that vacuum could not remove yet",
+        known.dead_rows.clone(),
+    );
+    registry.register(
+        "apiserver_storage_notification_queue_usage",
+        "How full Postgres' queue of notifications is, from 0 to 1",
+        known.notification_queue.clone(),
+    );
 }
 
 /// Something that is counted while it exists.

@@ -13,6 +13,7 @@ use crate::apply::extend_events;
 use crate::failpoints::{Point, at};
 use crate::link::{Failure, Link, classify, timed_out};
 use crate::shared::Shared;
+use crate::survey::survey;
 use crate::types::Revision;
 
 /// Objects that are looked at in one statement, and copied in one transaction where needed.
@@ -84,6 +85,8 @@ pub(crate) async fn pass(shared: &Shared) -> Result<Option<Compacted>, sqlx::Err
 async fn pass_on(shared: &Shared, link: &mut Link) -> Result<Option<Compacted>, sqlx::Error> {
     let connection = &mut link.connection;
     extend_events(connection).await?;
+    let surveyed = survey(connection).await?;
+    shared.survey.store(Some(Arc::new(surveyed)));
     at(Point::CompactLock).await?;
     // Nothing but a process that stands still waits between two statements; its lock must not stay.
     connection.execute(IDLE).await?;

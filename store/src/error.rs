@@ -3,7 +3,10 @@
 //! A write, a read and a watch fail in different ways, and each caller must handle all of its
 //! own: hence one small enum for each beside [`StoreError`], the one for setting up.
 
+use std::borrow::Cow;
 use std::time::Duration;
+
+use sqlx::error::DatabaseError;
 
 use crate::types::Revision;
 
@@ -67,16 +70,27 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether this is what [`crate::migrate`] is for: the schema is missing or of an older program,
+    /// or a migration broke off before its rights were granted.
+    #[must_use]
+    pub fn needs_migration(&self) -> bool {
+        matches!(self, Self::SchemaTooOld { .. })
+            || self.is_nothing_there()
+            || self.sqlstate().as_deref() == Some("42501")
+    }
+
     /// Whether Postgres has no such database, or no role of that name.
     #[must_use]
     pub fn is_nothing_there(&self) -> bool {
-        /// `invalid_catalog_name` and `invalid_authorization_specification`.
-        const CODES: [&str; 2] = ["3D000", "28000"];
+        // `invalid_catalog_name` and `invalid_authorization_specification`.
+        matches!(self.sqlstate().as_deref(), Some("3D000" | "28000"))
+    }
+
+    fn sqlstate(&self) -> Option<Cow<'_, str>> {
         let Self::Database { source, .. } = self else {
-            return false;
+            return None;
         };
-        let said = source.as_database_error().and_then(|said| said.code());
-        said.is_some_and(|code| CODES.contains(&code.as_ref()))
+        source.as_database_error().and_then(DatabaseError::code)
     }
 }
 

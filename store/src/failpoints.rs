@@ -75,6 +75,8 @@ points! {
     RewindAnswer = "rewind.answer",
     TrailSend = "trail.send",
     TrailAnswer = "trail.answer",
+    SurveySend = "survey.send",
+    SurveyAnswer = "survey.answer",
     CompactLock = "compact.lock",
     CompactRaise = "compact.raise",
     CompactRaised = "compact.raised",

@@ -31,6 +31,7 @@ mod shared;
 mod snapshot;
 mod store;
 mod sum;
+mod survey;
 mod tail;
 mod types;
 mod watcher;
@@ -53,6 +54,7 @@ pub use schema::migrate;
 pub use shared::CollectionStats;
 pub use snapshot::Snapshot;
 pub use store::{Store, StoreConfig};
+pub use survey::Survey;
 pub use types::{Event, EventKind, Key, Operation, Project, Provenance, Revision, Stored, Write};
 pub use watcher::{Scope, Watcher};
 

@@ -55,29 +55,37 @@ impl Link {
         let opening = async {
             at(Point::LinkOpen).await?;
             let mut connection = PgConnection::connect_with(&shared.options).await?;
-            connection.execute(SESSION).await?;
+            set_up(&mut connection).await?;
             at(Point::LinkOpened).await?;
-            let epoch = open_epoch(&mut connection, shared).await?;
-            at(Point::BackendSend).await?;
-            let backend = sqlx::query(
-                "SELECT pid, backend_start::text AS started FROM pg_stat_get_activity(pg_backend_pid())",
-            )
-            .fetch_one(&mut connection)
-            .await?;
-            at(Point::BackendAnswer).await?;
-            let backend = Backend {
-                pid: backend.try_get("pid")?,
-                started: backend.try_get("started")?,
-            };
-            Ok(Self {
-                connection,
-                epoch,
-                backend,
-            })
+            Self::of(connection, shared).await
         };
         timeout(OPEN_TIMEOUT, opening)
             .await
             .unwrap_or_else(|_| Err(timed_out()))
+    }
+
+    /// Finds out what is behind a connection that is set up.
+    pub(crate) async fn of(
+        mut connection: PgConnection,
+        shared: &Shared,
+    ) -> Result<Self, sqlx::Error> {
+        let epoch = open_epoch(&mut connection, shared).await?;
+        at(Point::BackendSend).await?;
+        let backend = sqlx::query(
+            "SELECT pid, backend_start::text AS started FROM pg_stat_get_activity(pg_backend_pid())",
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        at(Point::BackendAnswer).await?;
+        let backend = Backend {
+            pid: backend.try_get("pid")?,
+            started: backend.try_get("started")?,
+        };
+        Ok(Self {
+            connection,
+            epoch,
+            backend,
+        })
     }
 }
 

@@ -98,7 +98,11 @@ pub(crate) async fn load(
     let newest = Revision::new(row.try_get::<Option<_>, _>("newest")?.unwrap_or(0));
     let batch = row.try_get::<Option<_>, _>("batch")?.unwrap_or(0);
     let position = newest.max(compacted).max(epoch.start);
-    let start = tolerant(ring_start(&mut transaction, shared.config.ring_time).await)?;
+    let ring_time = shared.config.ring_time;
+    let start = apart(&mut transaction, async |connection| {
+        ring_start(connection, ring_time).await
+    });
+    let start = tolerant(start.await)?;
     let start = start.map_or(position, |start| start.max(compacted));
     let mut all = Vec::new();
     for resource in shared.resources() {
@@ -106,9 +110,11 @@ pub(crate) async fn load(
         let heads = heads(&mut transaction, resource).await?;
         at(Point::LoadEvents).await?;
         let most = shared.config.ring_bytes;
-        let read = events(&mut transaction, resource, start, most).await;
+        let read = apart(&mut transaction, async |connection| {
+            events(connection, resource, start, most).await
+        });
         // Without them, the ring begins here.
-        let (events, start) = tolerant(read)?.unwrap_or_else(|| (Vec::new(), position));
+        let (events, start) = tolerant(read.await)?.unwrap_or_else(|| (Vec::new(), position));
         all.push((
             resource,
             Loaded {
@@ -142,27 +148,35 @@ fn tolerant<T>(read: Result<T, sqlx::Error>) -> Result<Option<T>, sqlx::Error> {
     }
 }
 
+/// Reads within a savepoint: what fails leaves the transaction as it was.
+async fn apart<T>(
+    connection: &mut PgConnection,
+    read: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+) -> Result<T, sqlx::Error> {
+    let mut savepoint = connection.begin().await?;
+    let read = read(&mut savepoint).await;
+    savepoint.rollback().await?;
+    read
+}
+
 /// Where the events of the last `time` begin.
 async fn ring_start(
     connection: &mut PgConnection,
     time: Duration,
 ) -> Result<Revision, sqlx::Error> {
-    let mut savepoint = connection.begin().await?;
-    let start = sqlx::query_scalar("SELECT store.revision_before(make_interval(secs => $1))")
+    sqlx::query_scalar("SELECT store.revision_before(make_interval(secs => $1))")
         .bind(time.as_secs_f64())
-        .fetch_one(&mut *savepoint)
+        .fetch_one(connection)
         .await
-        .map(Revision::new);
-    savepoint.rollback().await?;
-    start
+        .map(Revision::new)
 }
 
 /// All current objects, those whose bodies cannot be read among them.
 async fn heads(connection: &mut PgConnection, resource: i32) -> Result<Vec<Head>, sqlx::Error> {
-    let mut savepoint = connection.begin().await?;
-    let read = all_heads(&mut savepoint, resource).await;
-    savepoint.rollback().await?;
-    match tolerant(read)? {
+    let read = apart(connection, async |connection| {
+        all_heads(connection, resource).await
+    });
+    match tolerant(read.await)? {
         Some(heads) => Ok(heads),
         None => readable_heads(connection, resource).await,
     }
@@ -214,10 +228,10 @@ async fn readable_heads(
     let mut heads = rows.iter().map(head).collect::<Result<Vec<_>, _>>()?;
     let mut parts: Vec<&mut [Head]> = heads.chunks_mut(SOME).collect();
     while let Some(part) = parts.pop() {
-        let mut savepoint = connection.begin().await?;
-        let read = read_bodies(&mut savepoint, resource, part).await;
-        savepoint.rollback().await?;
-        match read {
+        let read = apart(connection, async |connection| {
+            read_bodies(connection, resource, part).await
+        });
+        match read.await {
             Err(error) if is_damage(&error) => {
                 // One alone stays without its body.
                 if part.len() > 1 {
@@ -262,18 +276,6 @@ async fn read_bodies(
 /// The events after `start`, newest first, as many as fit into `most_bytes`; and after which
 /// revision they are complete.
 async fn events(
-    connection: &mut PgConnection,
-    resource: i32,
-    start: Revision,
-    most_bytes: usize,
-) -> Result<(Vec<PastEvent>, Revision), sqlx::Error> {
-    let mut savepoint = connection.begin().await?;
-    let read = past_events(&mut savepoint, resource, start, most_bytes).await;
-    savepoint.rollback().await?;
-    read
-}
-
-async fn past_events(
     connection: &mut PgConnection,
     resource: i32,
     start: Revision,

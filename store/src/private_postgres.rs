@@ -18,7 +18,8 @@ mod system;
 use system::{RunAs, find_binaries, socket_dir};
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(10);
+/// Postgres takes some 50 ms to start.
+const POLL: Duration = Duration::from_millis(2);
 const PORT: u16 = 5432;
 
 /// How a [`PrivatePostgres`] runs.

@@ -11,12 +11,13 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::failpoints::{Point, pass};
-use crate::link::Epoch;
+use crate::link::{Epoch, Link};
 use crate::load::{Everything, Loaded};
 use crate::log::LoggedEvent;
 use crate::planted::{self, Bug};
 use crate::probe::Probe;
 use crate::store::StoreConfig;
+use crate::survey::Survey;
 use crate::types::Revision;
 use crate::writer::Queued;
 
@@ -69,6 +70,7 @@ pub(crate) struct Shared {
     pub(crate) epoch: ArcSwapOption<Epoch>,
     /// The database whose epoch was loaded last, also while its epoch is in doubt.
     pub(crate) followed: ArcSwapOption<String>,
+    pub(crate) survey: ArcSwapOption<Survey>,
     /// Asks the tail to look into the log now.
     pub(crate) look: Notify,
     /// Asks the tail to bring in also what nobody has said to be durable.
@@ -77,6 +79,8 @@ pub(crate) struct Shared {
     pub(crate) reconnects: AtomicU64,
     /// Asks the tail to find out anew which database this is.
     pub(crate) doubt: Notify,
+    /// The connection that a start began with, until the writes take it over.
+    first: Mutex<Option<Link>>,
     pub(crate) stop: CancellationToken,
     /// The writes that were queued before the stop are done: the tail ends too.
     pub(crate) end: CancellationToken,
@@ -122,10 +126,12 @@ impl Shared {
             applied: watch::Sender::new(Revision::ZERO),
             epoch: ArcSwapOption::empty(),
             followed: ArcSwapOption::empty(),
+            survey: ArcSwapOption::empty(),
             look: Notify::new(),
             settle: Notify::new(),
             reconnects: AtomicU64::new(0),
             doubt: Notify::new(),
+            first: Mutex::default(),
             stop: CancellationToken::new(),
             end: CancellationToken::new(),
             writer: i64::try_from(high >> 33).unwrap_or(0),
@@ -139,6 +145,24 @@ impl Shared {
 
     pub(crate) fn applied(&self) -> Revision {
         *self.applied.borrow()
+    }
+
+    /// A connection, the one that a start began with if nobody has it.
+    pub(crate) async fn first_link(&self) -> Result<Link, sqlx::Error> {
+        let first = self.first().take();
+        match first {
+            Some(link) => Ok(link),
+            None => Link::open(self).await,
+        }
+    }
+
+    /// Gives it to whoever needs one next: opening one takes Postgres milliseconds.
+    pub(crate) fn put_first_link(&self, link: Link) {
+        *self.first() = Some(link);
+    }
+
+    fn first(&self) -> MutexGuard<'_, Option<Link>> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Up to here the caches lack nothing. What is shown is the newest event's revision all the

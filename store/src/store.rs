@@ -17,6 +17,7 @@ use crate::link::{Failure, Link, classify, connect_options, set_up, timed_out};
 use crate::probe::{self, Probe};
 use crate::schema;
 use crate::shared::{CollectionStats, Shared};
+use crate::survey::Survey;
 use crate::tail::Tail;
 use crate::types::{Project, Revision};
 use crate::writer::{Leader, Queued};
@@ -86,10 +87,6 @@ impl Store {
             .await
             .map_err(failed("setting up the session"))?;
         schema::verify(&mut connection).await?;
-        connection
-            .close()
-            .await
-            .map_err(failed("closing a connection"))?;
         let (queue, queued) = mpsc::channel(config.queue.max(1));
         let (probes, probed) = mpsc::channel(probe::QUEUE);
         let store = Self {
@@ -97,10 +94,13 @@ impl Store {
             tasks: TaskTracker::new(),
             inputs: Mutex::new(Some((queued, probed))),
         };
-        let mut link = store.link().await?;
+        let opening = tokio::time::timeout(CONNECT_TIMEOUT, Link::of(connection, &store.shared));
+        let opened = opening.await.unwrap_or_else(|_| Err(timed_out()));
+        let mut link = opened.map_err(refused)?;
         extend_events(&mut link.connection)
             .await
             .map_err(failed("extending the event log"))?;
+        store.shared.put_first_link(link);
         Ok(Arc::new(store))
     }
 
@@ -116,7 +116,7 @@ impl Store {
                 "collections are registered before the store is started",
             ));
         }
-        let mut link = self.link().await?;
+        let mut link = self.shared.first_link().await.map_err(refused)?;
         let registering = async {
             at(Point::RegisterSend).await?;
             let resource: i32 = sqlx::query_scalar("SELECT store.register_resource($1, $2)")
@@ -131,6 +131,7 @@ impl Store {
             doing: "registering a resource",
             source,
         })?;
+        self.shared.put_first_link(link);
         let cache = Arc::new(Cache::new(
             resource,
             (group, plural),
@@ -235,6 +236,12 @@ impl Store {
         self.shared.sizes()
     }
 
+    /// What the last pass of compaction saw of the database's health, also if another process was
+    /// at it; none before the first.
+    pub fn survey(&self) -> Option<Survey> {
+        self.shared.survey.load().as_deref().copied()
+    }
+
     /// One pass of compaction now; `None` when another process is at it. The store does this by
     /// itself, every [`StoreConfig::compaction_interval`].
     pub async fn compact(&self) -> Result<Option<Compacted>, StoreError> {
@@ -245,22 +252,21 @@ impl Store {
         })
     }
 
-    async fn link(&self) -> Result<Link, StoreError> {
-        Link::open(&self.shared)
-            .await
-            .map_err(|source| match classify(&source) {
-                Failure::Refused { code, .. } if code == "25006" => StoreError::Standby,
-                _ => StoreError::Database {
-                    doing: "connecting",
-                    source,
-                },
-            })
-    }
-
     fn inputs(
         &self,
     ) -> std::sync::MutexGuard<'_, Option<(mpsc::Receiver<Queued>, mpsc::Receiver<Probe>)>> {
         self.inputs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why there is no connection.
+fn refused(source: sqlx::Error) -> StoreError {
+    match classify(&source) {
+        Failure::Refused { code, .. } if code == "25006" => StoreError::Standby,
+        _ => StoreError::Database {
+            doing: "connecting",
+            source,
+        },
     }
 }
 

@@ -140,7 +140,7 @@ impl Leader {
     /// `None` when the store stops.
     async fn connect(&mut self) -> Option<Link> {
         loop {
-            match Link::open(&self.shared).await {
+            match self.shared.first_link().await {
                 Ok(link) if self.is_known(&link) => return Some(link),
                 Ok(_) => self.shared.doubt.notify_one(),
                 Err(error) => tracing::debug!(%error, "no connection for writes"),

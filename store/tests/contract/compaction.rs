@@ -6,7 +6,7 @@ use sqlx::{Connection, Executor, PgConnection};
 use store::testing::database;
 use store::{ReadError, Revision, Scope, Store, StoreConfig, WatchError};
 
-use crate::support::{PATIENCE, Replica, contents, delete, key, next_events, update};
+use crate::support::{PATIENCE, Replica, contents, delete, key, next_events, until, update};
 
 async fn compact(store: &Store) -> store::Compacted {
     // The pass at the start may still be under way.
@@ -297,4 +297,39 @@ async fn tables_and_indexes_stay_as_small_as_what_is_kept() {
     assert!(last.1 <= 2 * first.1, "{seen:?}");
     // What eight thousand events would take.
     assert!(last.1 < 4_000_000, "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_rows_that_vacuum_cannot_remove_are_seen() {
+    const WRITES: i64 = 300;
+    let database = database();
+    let replica = Replica::on(&database).await;
+    assert_eq!(replica.store.survey(), None);
+    compact(&replica.store).await;
+    let before = replica.store.survey().unwrap();
+    assert!(before.bytes > 0, "{before:?}");
+    assert_eq!(before.notification_queue, 0.0);
+
+    let (uid, mut revision) = replica.create(&key("ns/busy"), "0").await;
+    let mut old = PgConnection::connect(&database.admin_url).await.unwrap();
+    old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM store.objects")
+        .await
+        .unwrap();
+    for n in 0..WRITES {
+        let write = update(&key("ns/busy"), uid, revision, &n.to_string());
+        revision = replica.things.write(write).await.unwrap();
+    }
+    // Postgres counts them with a delay of a second or so.
+    until("they are seen", async || {
+        compact(&replica.store).await;
+        replica.store.survey().unwrap().dead_rows >= WRITES
+    })
+    .await;
+    old.execute("COMMIT").await.unwrap();
+    old.execute("VACUUM store.objects").await.unwrap();
+    until("vacuum removed them", async || {
+        compact(&replica.store).await;
+        replica.store.survey().unwrap().dead_rows == 0
+    })
+    .await;
 }

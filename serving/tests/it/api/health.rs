@@ -1,7 +1,7 @@
 //! Health endpoints and metrics.
 
 use serde_json::json;
-use store::testing;
+use store::{StoreConfig, testing};
 
 use super::server::{Api, Server, fresh_namespace, gadget, gadgets};
 
@@ -93,4 +93,30 @@ async fn metrics_have_upstreams_names_and_bounded_labels() {
     for foreign in ["odd-", "things-", "BREW", "x1"] {
         assert!(!metrics.contains(foreign), "{foreign}");
     }
+}
+
+#[tokio::test]
+async fn metrics_tell_of_the_databases_health_once_it_was_asked() {
+    let server = Server::start_on(StoreConfig::new(testing::database().url), |_| {}).await;
+    let api = Api::of(&server.masters).await;
+    let figure = async |name: &str| {
+        let metrics = text(&api.get("/metrics").await.body);
+        let prefix = format!("{name}{{storage_cluster_id=\"postgres-0\"}} ");
+        let value = metrics.lines().find_map(|line| line.strip_prefix(&prefix));
+        value.map(|value| value.parse::<f64>().unwrap())
+    };
+    let names = [
+        "apiserver_storage_size_bytes",
+        "apiserver_storage_dead_rows",
+        "apiserver_storage_notification_queue_usage",
+    ];
+    for name in names {
+        assert_eq!(figure(name).await, None, "{name}");
+    }
+    server.store.compact().await.unwrap();
+    for name in names {
+        let value = figure(name).await;
+        assert!(value.is_some_and(|value| value >= 0.0), "{name}: {value:?}");
+    }
+    assert!(figure(names[0]).await > Some(0.0));
 }
