@@ -304,6 +304,7 @@ BEGIN
     END IF;
     PERFORM pg_advisory_xact_lock(7777, 1);
     EXECUTE format('DROP TABLE %I', v_name);
+    UPDATE compaction SET dropped = greatest(dropped, v_below);
     RETURN 1;
 END $$;
 
@@ -895,6 +896,7 @@ CREATE SEQUENCE store.clock
 CREATE TABLE store.compaction (
     only_row boolean DEFAULT true NOT NULL,
     revision bigint NOT NULL,
+    dropped bigint DEFAULT 0 NOT NULL,
     CONSTRAINT compaction_only_row_check CHECK (only_row)
 );
 

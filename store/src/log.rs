@@ -21,10 +21,10 @@ pub(crate) struct LoggedEvent {
     pub(crate) body: Option<Bytes>,
 }
 
-/// The columns that [`LoggedEvent::read`] needs, and what had been compacted at that moment.
+/// The columns that [`LoggedEvent::read`] needs, and where the log began at that moment.
 pub(crate) const TAIL: &str =
     "SELECT revision, batch, resource, kind, namespace, name, uid, body, sum,
-        (SELECT revision FROM store.compaction) AS compacted
+        (SELECT dropped FROM store.compaction) AS dropped
     FROM store.events WHERE revision > $1 AND revision <= $2 ORDER BY revision";
 
 impl LoggedEvent {

@@ -41,6 +41,14 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 const CHUNK: usize = 512;
 const CHUNK_BYTES: usize = 4 * 1024 * 1024;
 
+/// What can be seen of the log.
+struct Log {
+    /// Durable or not.
+    newest: Revision,
+    /// All below it is gone.
+    dropped: i64,
+}
+
 pub(crate) struct Tail {
     shared: Arc<Shared>,
     /// Where the listener's connection is from.
@@ -256,7 +264,7 @@ impl Tail {
     /// Takes in all that is in the log, of which nobody may have said that it is durable: so this
     /// connection, which has seen it, first waits until it is.
     async fn poll(&self, listener: &mut PgListener, epoch: &Epoch) -> Result<(), sqlx::Error> {
-        let newest = within(SILENCE, self.check(listener, epoch)).await?;
+        let Log { newest, .. } = within(SILENCE, self.check(listener, epoch)).await?;
         if planted::is(Bug::NotifyOnly) && *self.shared.tailing.borrow() {
             return Ok(());
         }
@@ -271,16 +279,11 @@ impl Tail {
         self.catch_up(listener, epoch, newest).await
     }
 
-    /// Is it still the same database, what has been compacted, are there others? Returns the
-    /// newest revision that can be seen, durable or not.
-    async fn check(
-        &self,
-        listener: &mut PgListener,
-        epoch: &Epoch,
-    ) -> Result<Revision, sqlx::Error> {
+    /// Is it still the same database, what has been compacted, are there others?
+    async fn check(&self, listener: &mut PgListener, epoch: &Epoch) -> Result<Log, sqlx::Error> {
         at(Point::CheckSend).await?;
         let row = sqlx::query(
-            "SELECT store.life() AS life, compaction.revision AS compacted, followers.*,
+            "SELECT store.life() AS life, compaction.revision AS compacted, compaction.dropped, followers.*,
                 (SELECT max(e.revision) FROM store.events e) AS newest
              FROM store.compaction, (
                 SELECT count(*) FILTER (WHERE objid = 4) AS all, count(*) FILTER (WHERE objid = 5) AS young
@@ -300,7 +303,10 @@ impl Tail {
         self.shared.accompanied.store(all > 1, Ordering::Relaxed);
         self.shared.has_elders.store(all > young, Ordering::Relaxed);
         let newest = row.try_get::<Option<i64>, _>("newest")?;
-        Ok(Revision::new(newest.unwrap_or(0)))
+        Ok(Log {
+            newest: Revision::new(newest.unwrap_or(0)),
+            dropped: row.try_get("dropped")?,
+        })
     }
 
     /// Takes in what is in the log up to `known`, a revision that is known to be durable.
@@ -326,9 +332,7 @@ impl Tail {
             .await
             .inspect_err(|error| self.note_damage(error))?
         {
-            if Revision::new(row.try_get("compacted")?) > from {
-                return Err(self.fallen_behind(from));
-            }
+            self.is_whole_from(from, row.try_get("dropped")?)?;
             at(Point::TailReadRow).await?;
             let event = LoggedEvent::read(&row)?;
             bytes += event.body.as_ref().map_or(0, Bytes::len);
@@ -343,10 +347,8 @@ impl Tail {
         at(Point::TailReadAnswer).await?;
         if last < known {
             // Revisions that were never used, or another database than the one that was meant.
-            within(SILENCE, self.check(listener, epoch)).await?;
-            if self.shared.compacted() > from {
-                return Err(self.fallen_behind(from));
-            }
+            let log = within(SILENCE, self.check(listener, epoch)).await?;
+            self.is_whole_from(from, log.dropped)?;
         }
         self.publish(chunk, known)
     }
@@ -366,11 +368,14 @@ impl Tail {
         }
     }
 
-    /// What came next may be gone from the log: the caches have to be loaded anew.
-    fn fallen_behind(&self, from: Revision) -> sqlx::Error {
+    /// If what came next may be gone from the log, the caches have to be loaded anew.
+    fn is_whole_from(&self, from: Revision, dropped: i64) -> Result<(), sqlx::Error> {
+        if dropped <= from.get().saturating_add(1) {
+            return Ok(());
+        }
         tracing::warn!(%from, "this process was away for longer than history is kept");
         self.shared.epoch.store(None);
-        lost()
+        Err(lost())
     }
 }
 

@@ -195,7 +195,8 @@ async fn measure() {
         println!("{what}: {length} MiB in {took:?}, {extra_mib} MiB extra, {served} others");
         assert!(length >= least, "{what}: {length} MiB is not everything");
         assert!(extra <= MOST, "{what} takes {extra_mib} MiB");
-        let least_served = took.as_millis() / LONGEST_WAIT.as_millis();
+        // On a busy machine a short list may be over before the first of the others was sent.
+        let least_served = (took.as_millis() / LONGEST_WAIT.as_millis()).saturating_sub(1);
         assert!(
             served >= least_served,
             "{what}: only {served} others were served in {took:?}"
