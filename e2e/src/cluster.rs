@@ -292,6 +292,16 @@ impl Cluster {
         self.postgres()?.psql(postgres::DATABASE, statement)
     }
 
+    /// Dumps the platform's database; returns where.
+    pub fn dump_database(&self) -> Result<PathBuf> {
+        self.postgres()?.dump()
+    }
+
+    /// Replaces the platform's database under its servers by a dump.
+    pub fn restore_database(&self, dump: &Path) -> Result<()> {
+        self.postgres()?.restore(dump)
+    }
+
     /// WARN and ERROR lines of the platform's servers.
     #[must_use]
     pub fn complaints(&self) -> Vec<logs::Complaint> {

@@ -174,6 +174,27 @@ impl Postgres {
         Ok(checked(&mut command)?.trim().to_owned())
     }
 
+    /// Writes all of the database, as its owner sees it, into a file; returns where.
+    pub fn dump(&self) -> Result<PathBuf> {
+        let file = self.dir.join("dump.sql");
+        let mut command = self.command("pg_dump");
+        checked(command.arg("--file").arg(&file).arg(self.url(OWNER)))?;
+        Ok(file)
+    }
+
+    /// Replaces the database, whoever uses it, by what a dump holds.
+    pub fn restore(&self, dump: &Path) -> Result<()> {
+        self.psql("postgres", &format!("drop database {DATABASE} with (force)"))?;
+        self.create_database()?;
+        let mut command = self.command("psql");
+        command
+            .args(["--no-psqlrc", "--quiet", "--single-transaction"])
+            .args(["--set=ON_ERROR_STOP=1", "--file"])
+            .arg(dump)
+            .arg(self.url(OWNER));
+        checked(&mut command).map(drop)
+    }
+
     fn data(&self) -> PathBuf {
         self.dir.join("data")
     }

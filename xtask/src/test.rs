@@ -24,7 +24,7 @@ const LENS_CASES: &str = "100000";
 const LONG_LENS_CASES: &str = "1000000";
 
 /// Random histories that `cargo xtask robust` runs more of.
-const HISTORIES: u64 = 60;
+const HISTORIES: u64 = 100;
 const LONG_HISTORIES: u64 = 1000;
 
 /// How large the tests of faults are.

@@ -98,9 +98,8 @@ func (l *ledger) handler() cache.ResourceEventHandlerFuncs {
 	}
 }
 
-// write runs one acknowledged-or-failed operation and records its outcome.
-func (l *ledger) write(operation string, call func() (*unstructured.Unstructured, error)) {
-	object, err := call()
+// wrote records the outcome of one operation.
+func (l *ledger) wrote(operation string, object *unstructured.Unstructured, err error) {
 	l.Lock()
 	defer l.Unlock()
 	switch {
@@ -125,31 +124,30 @@ func newWidget(name string) *unstructured.Unstructured {
 	}}
 }
 
-// writer creates, changes and deletes Widgets of its own until the deadline.
-func (l *ledger) writer(ctx context.Context, client dynamic.ResourceInterface, id int, pause time.Duration) {
+// write creates, changes and deletes Widgets of one writer's own until the context
+// ends, and tells `wrote` of every answer.
+func write(ctx context.Context, client dynamic.ResourceInterface, id int, pause time.Duration,
+	wrote func(operation string, object *unstructured.Unstructured, err error)) {
+	call := context.WithoutCancel(ctx)
 	for round := 0; ctx.Err() == nil; round++ {
 		name := fmt.Sprintf("load-%d-%d", id, round)
-		call := context.WithoutCancel(ctx)
-		l.write("create", func() (*unstructured.Unstructured, error) {
-			return client.Create(call, newWidget(name), metav1.CreateOptions{})
-		})
+		object, err := client.Create(call, newWidget(name), metav1.CreateOptions{})
+		wrote("create", object, err)
 		for step := 0; step < 8 && ctx.Err() == nil; step++ {
 			patch := fmt.Sprintf(`{"metadata":{"annotations":{"step":"%d"}}}`, step)
-			l.write("patch", func() (*unstructured.Unstructured, error) {
-				return client.Patch(call, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
-			})
+			object, err := client.Patch(call, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+			wrote("patch", object, err)
 			time.Sleep(pause + rand.N(pause+1))
 		}
 		if round%2 == 0 {
-			l.write("delete", func() (*unstructured.Unstructured, error) {
-				return nil, client.Delete(call, name, metav1.DeleteOptions{})
-			})
+			wrote("delete", nil, client.Delete(call, name, metav1.DeleteOptions{}))
 		}
 	}
 }
 
-// compare waits until the informer holds just what a fresh list holds.
-func (l *ledger) compare(ctx context.Context, client dynamic.ResourceInterface, store cache.Store) error {
+// compare waits until the informer holds just what a fresh list holds, and gives how
+// many objects that are.
+func compare(ctx context.Context, client dynamic.ResourceInterface, store cache.Store) (int, error) {
 	var difference error
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		list, err := client.List(ctx, metav1.ListOptions{})
@@ -171,13 +169,10 @@ func (l *ledger) compare(ctx context.Context, client dynamic.ResourceInterface, 
 			}
 		}
 		if difference == nil {
-			l.Lock()
-			l.summary.FinalObjects = len(held)
-			l.Unlock()
-			return nil
+			return len(held), nil
 		}
 	}
-	return difference
+	return 0, difference
 }
 
 func runInformer(args []string) error {
@@ -218,15 +213,17 @@ func runInformer(args []string) error {
 	defer cancel()
 	var running sync.WaitGroup
 	for id := range *writers {
-		running.Go(func() { l.writer(ctx, watched, id, *pause) })
+		running.Go(func() { write(ctx, watched, id, *pause, l.wrote) })
 	}
 	running.Wait()
 
-	if err := l.compare(context.Background(), watched, informer.GetStore()); err != nil {
-		l.violate("%v", err)
-	}
+	count, err := compare(context.Background(), watched, informer.GetStore())
 	l.Lock()
 	defer l.Unlock()
+	l.summary.FinalObjects = count
+	if err != nil {
+		l.violate("%v", err)
+	}
 	l.summary.Relists = tap.relists()
 	for id := range l.acknowledged {
 		_, text, _ := strings.Cut(id, "@")

@@ -1,6 +1,6 @@
 // Command clients drives the Widget API with the Go clients that its users run:
-// an informer under a steady load of writes, and the metadata client in
-// protobuf. Each subcommand prints one JSON summary and exits non-zero when what
+// an informer under a steady load of writes, one whose server's database is
+// restored, and the metadata client in protobuf. Each subcommand prints one JSON summary and exits non-zero when what
 // it saw contradicts what Kubernetes promises.
 package main
 
@@ -32,9 +32,9 @@ func report(summary any) error {
 }
 
 func main() {
-	commands := map[string]func([]string) error{"informer": runInformer, "metadata": runMetadata}
+	commands := map[string]func([]string) error{"informer": runInformer, "metadata": runMetadata, "restore": runRestore}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: clients informer|metadata [flags]")
+		fmt.Fprintln(os.Stderr, "usage: clients informer|metadata|restore [flags]")
 		os.Exit(2)
 	}
 	if err := commands[os.Args[1]](os.Args[2:]); err != nil {

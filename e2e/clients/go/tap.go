@@ -22,6 +22,7 @@ type jump struct{ from, to uint64 }
 type tap struct {
 	sync.Mutex
 	client dynamic.ResourceInterface
+	given  func(runtime.Object) // told of every object and position; may be nil
 	synced bool
 	newest uint64 // resourceVersion seen so far
 	jumps  []jump
@@ -69,6 +70,7 @@ func (t *tap) saw(streaming *bool, event watch.Event) {
 	if event.Type == watch.Error {
 		return
 	}
+	t.give(event.Object)
 	if *streaming {
 		accessor, ok := event.Object.(interface{ GetAnnotations() map[string]string })
 		if ok && event.Type == watch.Bookmark && accessor.GetAnnotations()[metav1.InitialEventsAnnotationKey] == "true" {
@@ -82,6 +84,12 @@ func (t *tap) saw(streaming *bool, event watch.Event) {
 	t.newest = max(t.newest, version(event.Object))
 }
 
+func (t *tap) give(object runtime.Object) {
+	if t.given != nil {
+		t.given(object)
+	}
+}
+
 func (t *tap) listWatch() *cache.ListWatch {
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
@@ -90,6 +98,12 @@ func (t *tap) listWatch() *cache.ListWatch {
 			exact := options.ResourceVersionMatch == metav1.ResourceVersionMatchExact
 			if err == nil && !exact && list.GetContinue() == "" {
 				t.relisted(version(list))
+			}
+			if err == nil {
+				t.give(list)
+				for i := range list.Items {
+					t.give(&list.Items[i])
+				}
 			}
 			return list, err
 		},

@@ -1,6 +1,6 @@
 //! What users see when a replica dies or the database is away.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -13,31 +13,46 @@ use crate::support::{
     Kubectl, Namespace, PATIENCE, assert_holds, eventually, go_clients, is_local, widget,
 };
 
-struct Informer {
+/// A program of clients/go that runs beside a test.
+struct Client {
     child: Child,
 }
 
-impl Informer {
-    fn start(cluster: &Cluster, namespace: &str, watch_list: bool, seconds: u32) -> Result<Self> {
+impl Client {
+    fn start(
+        cluster: &Cluster,
+        arguments: &[&str],
+        namespace: &str,
+        watch_list: bool,
+    ) -> Result<Self> {
         let child = Command::new(go_clients()?)
-            .args(["informer", "-kubeconfig"])
+            .args(arguments)
+            .arg("-kubeconfig")
             .arg(cluster.kubeconfig())
-            .args(["-namespace", namespace, "-duration", &format!("{seconds}s")])
+            .args(["-namespace", namespace])
             .env("KUBE_FEATURE_WatchListClient", watch_list.to_string())
             .env("KUBE_WATCHLIST_INCONSISTENCY_DETECTOR", "true")
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
         Ok(Self { child })
     }
 
+    /// A line on its standard input.
+    fn tell(&mut self, line: &str) -> Result<()> {
+        let input = self.child.stdin.as_mut().context("no input")?;
+        Ok(writeln!(input, "{line}")?)
+    }
+
+    /// Its summary; fails when the program found something wrong.
     fn finish(self) -> Result<Value> {
         let output = self.child.wait_with_output()?;
         let stderr = String::from_utf8_lossy(&output.stderr);
         let stdout = String::from_utf8_lossy(&output.stdout);
         ensure!(
             output.status.success(),
-            "the informer: {}\n{stdout}\n{stderr}",
+            "the client: {}\n{stdout}\n{stderr}",
             output.status
         );
         Ok(serde_json::from_str(&stdout)?)
@@ -65,7 +80,8 @@ fn survive_the_death_of_a_replica(watch_list: bool) -> Result<()> {
         return Ok(());
     }
     let namespace = Namespace::create(&cluster, "kill")?;
-    let informer = Informer::start(&cluster, &namespace.name, watch_list, 20)?;
+    let load = ["informer", "-duration", "20s"];
+    let informer = Client::start(&cluster, &load, &namespace.name, watch_list)?;
     let kubectl = namespace.kubectl();
     eventually("the load has begun", PATIENCE, || {
         Ok(!kubectl.run("get widgets -o name")?.trim().is_empty())
@@ -220,6 +236,43 @@ fn thirty_seconds_without_postgres_break_no_watch_and_no_discovery() -> Result<(
         requests <= 2,
         "{requests} requests for widgets in kubectl's log"
     );
+    assert_eq!(pids(&cluster), replicas, "a replica was restarted");
+    Ok(())
+}
+
+#[test]
+fn a_dump_restored_under_live_informers_begins_a_new_life_each_time() -> Result<()> {
+    let cluster = harness::exclusive()?;
+    if !is_local(&cluster) {
+        return Ok(());
+    }
+    let namespace = Namespace::create(&cluster, "restore")?;
+    let kubectl = namespace.kubectl();
+    kubectl.run_with("apply -f -", &widget("before", 0))?;
+    let dump = cluster.dump_database()?;
+    let replicas = pids(&cluster);
+    // The second time, the same dump: what was lost differs, the dump's revisions do not.
+    for watch_list in [true, false] {
+        let mut informer = Client::start(&cluster, &["restore"], &namespace.name, watch_list)?;
+        eventually("much is written that the dump lacks", PATIENCE, || {
+            Ok(kubectl.run("get widgets -o name")?.lines().count() > 20)
+        })?;
+        informer.tell("the restore begins")?;
+        cluster.restore_database(&dump)?;
+        eventually("writes succeed again", Duration::from_secs(10), || {
+            let annotate = "annotate --overwrite widget before restored=yes";
+            Ok(kubectl.run(annotate).is_ok())
+        })?;
+        informer.tell("the restore is over")?;
+        let summary = informer.finish()?;
+        eprintln!("watch list {watch_list}: {summary}");
+        assert!(summary["old"].as_u64() > Some(100), "{summary}");
+        assert!(summary["asked"].as_u64() > Some(100), "{summary}");
+        assert!(summary["relists"].as_u64() >= Some(1), "{summary}");
+    }
+    // The controller went through the same.
+    kubectl.run_with("apply -f -", &widget("after", 1))?;
+    kubectl.run("wait --for=jsonpath={.status.phase}=Running widget/after --timeout=60s")?;
     assert_eq!(pids(&cluster), replicas, "a replica was restarted");
     Ok(())
 }
