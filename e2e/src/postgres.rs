@@ -184,7 +184,10 @@ impl Postgres {
 
     /// Replaces the database, whoever uses it, by what a dump holds.
     pub fn restore(&self, dump: &Path) -> Result<()> {
-        self.psql("postgres", &format!("drop database {DATABASE} with (force)"))?;
+        self.psql(
+            "postgres",
+            &format!("drop database {DATABASE} with (force)"),
+        )?;
         self.create_database()?;
         let mut command = self.command("psql");
         command
