@@ -33,7 +33,7 @@ use clap::Parser;
 
 use crate::lab::{Lab, Setup};
 use crate::plan::{Offer, Plan};
-use crate::report::{Report, Seeds};
+use crate::report::{Kept, Report, Seeds};
 use crate::run::Judged;
 
 /// Random histories against real replicas under faults.
@@ -66,6 +66,9 @@ struct Flags {
     /// The program whose subcommand `keep` ends what a killed run leaves.
     #[arg(long)]
     tool: Option<PathBuf>,
+    /// Runs nothing, and judges histories that were kept once more.
+    #[arg(long)]
+    judge: Vec<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -81,6 +84,9 @@ fn main() -> ExitCode {
 
 fn begin() -> Result<bool> {
     let flags = Flags::parse();
+    if !flags.judge.is_empty() {
+        return judge_again(&flags.judge);
+    }
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .ok()
@@ -153,6 +159,23 @@ async fn histories(flags: &Flags) -> Result<bool> {
     }
     end(lab)?;
     Ok(report.close(seed, flags.planted.as_deref()))
+}
+
+/// Judges kept histories by what the checkers know now; true when nothing is wrong.
+fn judge_again(files: &[PathBuf]) -> Result<bool> {
+    let mut is_sound = true;
+    for file in files {
+        let text = std::fs::read(file).with_context(|| format!("read {}", file.display()))?;
+        let kept: Kept = serde_json::from_slice(&text)
+            .with_context(|| format!("{} holds no history", file.display()))?;
+        let violations = check::check(&kept.history, &kept.truth);
+        println!("{}: {} violations", file.display(), violations.len());
+        for violation in &violations {
+            println!("* {}: {}", violation.rule, violation.detail);
+        }
+        is_sound &= violations.is_empty();
+    }
+    Ok(is_sound)
 }
 
 fn judge_logs(lab: &Lab, judged: &mut Judged) -> Result<()> {

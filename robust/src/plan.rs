@@ -36,7 +36,24 @@ impl Plan {
         let mut faults = self.faults.iter();
         faults.all(|trouble| matches!(trouble.fault, Fault::Compact { .. }))
     }
+
+    /// Whether a request's own task may be made to panic, which is answered with 500. A transition,
+    /// such as that of [`OF_REQUESTS`], cannot fail and panics where it is told to.
+    #[must_use]
+    pub fn may_panic(&self) -> bool {
+        self.faults.iter().any(|trouble| match &trouble.fault {
+            Fault::Failpoint { setting, .. } => match setting.split_once('=') {
+                Some((name, "error")) => name == OF_REQUESTS,
+                Some((_, action)) => action == "panic",
+                None => false,
+            },
+            _ => false,
+        })
+    }
 }
+
+/// The one transition that requests go through on their own.
+const OF_REQUESTS: &str = "reach";
 
 /// One thing that a client does.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -8,12 +8,24 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
 
 use crate::check::{Violation, brief};
+use crate::record::History;
 use crate::run::{Judged, tally};
+use crate::truth::Truth;
 
 /// How many violations of one history are explained.
 const EXPLAINED: usize = 20;
+
+/// What is kept of a history that failed: all that is judged.
+#[derive(Serialize, Deserialize)]
+pub struct Kept {
+    /// What clients saw.
+    pub history: History,
+    /// What the log says.
+    pub truth: Truth,
+}
 
 /// The sum of a run.
 pub struct Report {
@@ -87,7 +99,10 @@ impl Report {
         fs::create_dir_all(&self.out).with_context(|| format!("create {}", self.out.display()))?;
         let text = explain(seed, judged);
         let stem = self.out.join(format!("seed-{seed}"));
-        let whole = serde_json::json!({"history": judged.history, "truth": judged.truth});
+        let whole = Kept {
+            history: judged.history.clone(),
+            truth: judged.truth.clone(),
+        };
         fs::write(stem.with_extension("json"), serde_json::to_vec(&whole)?)?;
         fs::write(stem.with_extension("txt"), &text)?;
         // What a planted bug breaks is known.

@@ -40,6 +40,9 @@ pub(crate) struct Robust {
     /// Stop after so many minutes
     #[arg(long)]
     minutes: Option<u64>,
+    /// Run nothing: judge this history once more, which an earlier run has kept
+    #[arg(long)]
+    judge: Vec<PathBuf>,
 }
 
 /// Builds what is needed and runs it; an error when anything was found, or a planted bug was not.
@@ -48,6 +51,9 @@ pub(crate) fn run(args: &Robust) -> Result<()> {
     let built = target_dir()?.join("debug");
     let driver = built.join(DRIVER);
     let servers = keep(&built.join(APISERVER))?;
+    if !args.judge.is_empty() {
+        return judge(args, &driver, &servers);
+    }
     match args.planted.as_deref() {
         None => histories(args, &driver, &servers),
         Some(name) => planted(args, &driver, &servers, name),
@@ -86,6 +92,17 @@ fn histories(args: &Robust, driver: &Path, servers: &Path) -> Result<()> {
     }
     if !command.status().context("run the histories")?.success() {
         bail!("the histories found something");
+    }
+    Ok(())
+}
+
+fn judge(args: &Robust, driver: &Path, servers: &Path) -> Result<()> {
+    let mut command = command(driver, servers)?;
+    for file in &args.judge {
+        command.arg("--judge").arg(file);
+    }
+    if !command.status().context("judge histories")?.success() {
+        bail!("the histories show something");
     }
     Ok(())
 }

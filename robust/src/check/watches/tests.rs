@@ -269,6 +269,36 @@ fn a_410_needs_a_compaction_and_other_errors_are_found() {
 }
 
 #[test]
+fn a_500_needs_a_panic_that_was_made_to_happen() {
+    let error = frame("ERROR", json!({"kind": "Status", "code": 500}));
+    let then = Start::State(Mode::Consistent);
+    let rest = [state(6), vec![mark(6)], frames(&Selector::All, 6)].concat();
+    let streams = vec![stream(Start::After(5), vec![error]), stream(then, rest)];
+    let watch = Watch {
+        selector: Selector::All,
+        streams,
+    };
+    let mut history = history(Vec::new(), vec![watch]);
+    for (setting, found) in [
+        ("reach=exit", 1),
+        ("probe.send=error", 1),
+        ("reach=error", 0),
+        ("probe.send=panic", 0),
+    ] {
+        history.plan.faults = vec![Trouble {
+            after: 0,
+            fault: Fault::Failpoint {
+                replica: 0,
+                setting: setting.to_owned(),
+                hold: 0,
+            },
+        }];
+        let violations = check(&Case::new(&history, &log()));
+        assert_eq!(violations.len(), found, "{setting}: {violations:?}");
+    }
+}
+
+#[test]
 fn only_a_replica_that_was_away_may_say_410_of_what_is_kept() {
     let error = frame("ERROR", json!({"kind": "Status", "code": 410}));
     let then = Start::State(Mode::Consistent);
