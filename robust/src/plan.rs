@@ -37,13 +37,14 @@ impl Plan {
         faults.all(|trouble| matches!(trouble.fault, Fault::Compact { .. }))
     }
 
-    /// Whether a request's own task may be made to panic, which is answered with 500. A transition,
-    /// such as that of [`OF_REQUESTS`], cannot fail and panics where it is told to.
+    /// Whether a task of a server may be made to panic. A request's own is answered with 500 then;
+    /// caches that another one left half changed are loaded anew, and their watchers get 410.
     #[must_use]
     pub fn may_panic(&self) -> bool {
+        let is_transition = |name: &str| TRANSITIONS.iter().any(|start| name.starts_with(start));
         self.faults.iter().any(|trouble| match &trouble.fault {
             Fault::Failpoint { setting, .. } => match setting.split_once('=') {
-                Some((name, "error")) => name == OF_REQUESTS,
+                Some((name, "error")) => is_transition(name),
                 Some((_, action)) => action == "panic",
                 None => false,
             },
@@ -52,8 +53,8 @@ impl Plan {
     }
 }
 
-/// The one transition that requests go through on their own.
-const OF_REQUESTS: &str = "reach";
+/// How the names of places begin that cannot fail, and panic where they are told to.
+const TRANSITIONS: [&str; 5] = ["answer", "cache.", "epoch.loaded", "publish", "reach"];
 
 /// One thing that a client does.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -31,7 +31,7 @@ fn follow(case: &Case<'_>, number: usize, watch: &Watch) -> Vec<Violation> {
             expected: &expected,
             watch,
             stream,
-            may_fall_behind: may_fall_behind(case),
+            may_begin_anew: may_begin_anew(case),
             may_panic: case.history.plan.may_panic(),
             position: None,
             found: Vec::new(),
@@ -64,10 +64,12 @@ fn follow(case: &Case<'_>, number: usize, watch: &Watch) -> Vec<Violation> {
     violations
 }
 
-/// Whether a replica may have been away until what it had not seen yet was compacted. It begins
-/// anew then, and has all of its watchers do so.
-fn may_fall_behind(case: &Case<'_>) -> bool {
-    !case.history.plan.is_calm() && case.truth.compacted > case.history.beginning
+/// Whether a replica may have been away until what it had not seen yet was compacted, or have
+/// spoiled its caches. It begins anew then, and has all of its watchers do so.
+fn may_begin_anew(case: &Case<'_>) -> bool {
+    let plan = &case.history.plan;
+    let may_miss = !plan.is_calm() && case.truth.compacted > case.history.beginning;
+    may_miss || plan.may_panic()
 }
 
 /// Reads one connection's frames against what should have come.
@@ -76,7 +78,7 @@ struct Reader<'a> {
     expected: &'a [Expected],
     watch: &'a Watch,
     stream: &'a Stream,
-    may_fall_behind: bool,
+    may_begin_anew: bool,
     may_panic: bool,
     /// All up to here has been seen; none before the initial events are over.
     position: Option<i64>,
@@ -268,7 +270,7 @@ impl Reader<'_> {
             (None, Start::State(_)) => None,
         };
         match code {
-            410 if self.may_fall_behind => {}
+            410 if self.may_begin_anew => {}
             410 if from.is_none_or(|from| from >= self.truth.compacted) => {
                 let compacted = self.truth.compacted;
                 let detail = format!("410 at {from:?}, but only up to {compacted} is compacted");

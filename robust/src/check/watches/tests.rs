@@ -269,19 +269,22 @@ fn a_410_needs_a_compaction_and_other_errors_are_found() {
 }
 
 #[test]
-fn a_500_needs_a_panic_that_was_made_to_happen() {
-    let error = frame("ERROR", json!({"kind": "Status", "code": 500}));
+fn a_500_or_a_410_of_what_is_kept_needs_a_panic_that_was_made_to_happen() {
+    let error = |code: u16| {
+        let frame = frame("ERROR", json!({"kind": "Status", "code": code}));
+        stream(Start::After(5), vec![frame])
+    };
     let then = Start::State(Mode::Consistent);
     let rest = [state(6), vec![mark(6)], frames(&Selector::All, 6)].concat();
-    let streams = vec![stream(Start::After(5), vec![error]), stream(then, rest)];
+    let streams = vec![error(500), error(410), stream(then, rest)];
     let watch = Watch {
         selector: Selector::All,
         streams,
     };
     let mut history = history(Vec::new(), vec![watch]);
     for (setting, found) in [
-        ("reach=exit", 1),
-        ("probe.send=error", 1),
+        ("reach=exit", 2),
+        ("probe.send=error", 2),
         ("reach=error", 0),
         ("probe.send=panic", 0),
     ] {
