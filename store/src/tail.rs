@@ -69,12 +69,6 @@ impl Tail {
         }
     }
 
-    /// Whether the caches are loaded for the first time.
-    fn is_first(&self) -> bool {
-        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        ready.is_some()
-    }
-
     fn tell_ready(&self, outcome: Result<(), sqlx::Error>) -> bool {
         let waiting = self
             .ready
@@ -167,19 +161,13 @@ impl Tail {
     }
 
     async fn load(&self, epoch: &Epoch) -> Result<(), sqlx::Error> {
-        let mut link = self.shared.first_link().await?;
-        if link.epoch != *epoch {
-            link = Link::open(&self.shared).await?;
-        }
+        // Its server process keeps the memory that this takes: it ends with it.
+        let mut link = Link::open(&self.shared).await?;
         if link.epoch != *epoch {
             return Err(lost());
         }
         let loading = load(&mut link.connection, &self.shared, epoch);
         let everything = within(LOAD_TIMEOUT, loading).await?;
-        // The writes begin only now.
-        if self.is_first() {
-            self.shared.put_first_link(link);
-        }
         // The epoch comes last: were it known first, a panic in between would leave caches of
         // another one that nobody loads anew.
         self.shared.reset(everything);
