@@ -26,6 +26,10 @@ pub(crate) struct Head {
 /// `None` if it is lost, or is not the one that was stored.
 pub(crate) type Body = Option<Bytes>;
 
+/// A start reads at most so many events: watches that come back were here seconds ago, and those
+/// that come from further back are served from the database.
+const EVENTS_AT_START: usize = 4096;
+
 /// Objects whose bodies are read at once where some of them are damaged.
 const SOME: usize = 512;
 
@@ -65,6 +69,8 @@ pub(crate) struct Everything {
     /// The newest event, and the batch that wrote it.
     pub(crate) newest: (Revision, i64),
     pub(crate) compacted: Revision,
+    /// Where the events of the ring's time begin, whether or not all of them were read.
+    pub(crate) floor: Revision,
 }
 
 /// Loads all registered collections as of one snapshot.
@@ -134,6 +140,7 @@ pub(crate) async fn load(
         position,
         newest: (newest, batch),
         compacted,
+        floor: start,
     })
 }
 
@@ -288,10 +295,11 @@ async fn events(
             CASE WHEN e.previous_body IS NULL THEN p.sum ELSE e.previous_sum END AS previous_sum,
             extract(epoch FROM clock_timestamp() - e.recorded_at)::float8 AS age
          FROM store.events e LEFT JOIN store.events p ON p.revision = e.previous_revision
-         WHERE e.resource = $1 AND e.revision > $2 ORDER BY e.revision DESC",
+         WHERE e.resource = $1 AND e.revision > $2 ORDER BY e.revision DESC LIMIT $3",
     )
     .bind(resource)
     .bind(start.get())
+    .bind(i64::try_from(EVENTS_AT_START + 1).unwrap_or(i64::MAX))
     .fetch(connection);
     let mut events = Vec::new();
     let mut bytes = 0;
@@ -300,7 +308,7 @@ async fn events(
         let undone = event.kind == EventKind::Added || event.previous.is_some();
         let previous = event.previous.as_ref().and_then(|(_, body)| body.as_ref());
         bytes += previous.map_or(0, Bytes::len);
-        if !undone || bytes > most_bytes {
+        if !undone || bytes > most_bytes || events.len() == EVENTS_AT_START {
             return Ok((events, event.revision));
         }
         events.push(event);

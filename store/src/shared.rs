@@ -285,17 +285,13 @@ impl Shared {
             position,
             newest,
             compacted,
+            floor,
         } = everything;
         let mut feeds = self.feeds();
         feeds.seen = newest;
         self.compacted.store(compacted.get(), Ordering::Release);
         self.allotted.store(position.get(), Ordering::Release);
-        let start = loaded
-            .iter()
-            .map(|(_, one)| one.start())
-            .max()
-            .unwrap_or(position);
-        self.floor.store(start.get(), Ordering::Release);
+        self.floor.store(floor.get(), Ordering::Release);
         feeds.marks.clear();
         for (resource, one) in loaded {
             if let Some(feed) = feeds.by_resource.get(&resource) {

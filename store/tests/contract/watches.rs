@@ -197,6 +197,31 @@ async fn a_watcher_that_fell_out_of_the_ring_goes_on_from_the_database() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_starts_serves_watches_from_before_the_events_that_it_read() {
+    const WRITES: usize = 6000;
+    let database = database();
+    let replica = Replica::on(&database).await;
+    let begin = replica.store.applied();
+    let keys: Vec<_> = (0..WRITES).map(|n| key(&format!("ns/{n}"))).collect();
+    let creates = keys.iter().map(|key| replica.create(key, "x"));
+    let written = futures::future::join_all(creates).await;
+    let (middle, _) = (written[WRITES / 2].1, replica.store.shutdown().await);
+
+    let fresh = Replica::on(&database).await;
+    let read: usize = fresh.store.stats().iter().map(|c| c.events).sum();
+    assert!((1..WRITES).contains(&read), "{read} events were read");
+    for from in [begin, middle] {
+        let mut expected: Vec<_> = written.iter().map(|w| w.1).filter(|r| *r > from).collect();
+        expected.sort_unstable();
+        let mut watcher = fresh.things.watch(from).unwrap();
+        let events = next_events(&mut watcher, expected.len()).await;
+        let expected: Vec<_> = expected.into_iter().map(Revision::get).collect();
+        let seen: Vec<_> = events.into_iter().map(|event| event.1).collect();
+        assert_eq!(seen, expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_list_and_the_watch_from_it_are_the_whole() {
     let database = database();
     let replicas = [Replica::on(&database).await, Replica::on(&database).await];
