@@ -320,7 +320,7 @@ impl Tail {
             .await
             .inspect_err(|error| self.note_damage(error))?
         {
-            self.is_whole_from(from, row.try_get("dropped")?)?;
+            self.ensure_whole_from(from, row.try_get("dropped")?)?;
             at(Point::TailReadRow).await?;
             let event = LoggedEvent::read(&row)?;
             bytes += event.body.as_ref().map_or(0, Bytes::len);
@@ -336,7 +336,7 @@ impl Tail {
         if last < known {
             // Revisions that were never used, or another database than the one that was meant.
             let log = within(SILENCE, self.check(listener, epoch)).await?;
-            self.is_whole_from(from, log.dropped)?;
+            self.ensure_whole_from(from, log.dropped)?;
         }
         self.publish(chunk, known)
     }
@@ -357,7 +357,7 @@ impl Tail {
     }
 
     /// If what came next may be gone from the log, the caches have to be loaded anew.
-    fn is_whole_from(&self, from: Revision, dropped: i64) -> Result<(), sqlx::Error> {
+    fn ensure_whole_from(&self, from: Revision, dropped: i64) -> Result<(), sqlx::Error> {
         if dropped <= from.get().saturating_add(1) {
             return Ok(());
         }

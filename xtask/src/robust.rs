@@ -50,10 +50,10 @@ pub(crate) fn run(args: &Robust) -> Result<()> {
     test::build()?;
     let built = target_dir()?.join("debug");
     let driver = built.join(DRIVER);
-    let servers = keep(&built.join(APISERVER))?;
     if !args.judge.is_empty() {
-        return judge(args, &driver, &servers);
+        return judge(args, &driver, &built);
     }
+    let servers = keep(&built.join(APISERVER))?;
     match args.planted.as_deref() {
         None => histories(args, &driver, &servers),
         Some(name) => planted(args, &driver, &servers, name),

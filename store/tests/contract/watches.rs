@@ -205,7 +205,8 @@ async fn a_process_that_starts_serves_watches_from_before_the_events_that_it_rea
     let keys: Vec<_> = (0..WRITES).map(|n| key(&format!("ns/{n}"))).collect();
     let creates = keys.iter().map(|key| replica.create(key, "x"));
     let written = futures::future::join_all(creates).await;
-    let (middle, _) = (written[WRITES / 2].1, replica.store.shutdown().await);
+    let middle = written[WRITES / 2].1;
+    replica.store.shutdown().await;
 
     let fresh = Replica::on(&database).await;
     let read: usize = fresh.store.stats().iter().map(|c| c.events).sum();
