@@ -196,8 +196,15 @@ mod tests {
     /// A server that answers every request with its name, and `/readyz` as it is told.
     struct Fake {
         address: SocketAddr,
-        ready: Arc<AtomicBool>,
-        hangs: Arc<AtomicBool>,
+        told: Arc<Told>,
+    }
+
+    /// What a fake is told to do, and what it has done.
+    #[derive(Default)]
+    struct Told {
+        unready: AtomicBool,
+        hangs: AtomicBool,
+        checks: AtomicUsize,
     }
 
     impl Fake {
@@ -205,36 +212,37 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let fake = Self {
                 address: listener.local_addr().unwrap(),
-                ready: Arc::new(AtomicBool::new(true)),
-                hangs: Arc::new(AtomicBool::new(false)),
+                told: Arc::default(),
             };
-            let (ready, hangs) = (Arc::clone(&fake.ready), Arc::clone(&fake.hangs));
-            let config = Arc::clone(config);
+            let (told, config) = (Arc::clone(&fake.told), Arc::clone(config));
             thread::spawn(move || {
                 for tcp in listener.incoming() {
-                    let (ready, hangs) = (Arc::clone(&ready), Arc::clone(&hangs));
-                    let config = Arc::clone(&config);
-                    thread::spawn(move || answer(name, tcp.unwrap(), config, (&ready, &hangs)));
+                    let (told, config) = (Arc::clone(&told), Arc::clone(&config));
+                    thread::spawn(move || answer(name, tcp.unwrap(), config, &told));
                 }
             });
             fake
         }
     }
 
-    fn answer(
-        name: &str,
-        tcp: TcpStream,
-        config: Arc<ServerConfig>,
-        (ready, hangs): (&AtomicBool, &AtomicBool),
-    ) {
+    fn answer(name: &str, tcp: TcpStream, config: Arc<ServerConfig>, told: &Told) {
         let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), tcp);
-        let mut request = [0; 512];
-        let read = stream.read(&mut request).unwrap_or(0);
-        while hangs.load(Ordering::Relaxed) {
+        let mut request = Vec::new();
+        let mut part = [0; 512];
+        // Closing before all of it is read would reset the connection.
+        while !request.ends_with(b"\r\n\r\n")
+            && let Ok(read @ 1..) = stream.read(&mut part)
+        {
+            request.extend_from_slice(&part[..read]);
+        }
+        while told.hangs.load(Ordering::Relaxed) {
             thread::sleep(Duration::from_millis(20));
         }
-        let is_check = request[..read].starts_with(b"GET /readyz");
-        let code = if is_check && !ready.load(Ordering::Relaxed) {
+        let is_check = request.starts_with(b"GET /readyz");
+        if is_check {
+            told.checks.fetch_add(1, Ordering::Relaxed);
+        }
+        let code = if is_check && told.unready.load(Ordering::Relaxed) {
             500
         } else {
             200
@@ -285,8 +293,14 @@ mod tests {
                 front,
                 config,
             };
+            // A second check begins when the answer to the first is known: without that, two that
+            // are both not known to be ready take turns as well.
+            let both_checked = || {
+                let checks = setup.fakes.each_ref().map(|fake| &fake.told.checks);
+                checks.iter().all(|n| n.load(Ordering::Relaxed) > 1)
+            };
             assert!(
-                wait_until(LIMIT, || setup.serves_both()),
+                wait_until(LIMIT, || both_checked() && setup.serves_both()),
                 "both are ready in the end"
             );
             std::fs::remove_dir_all(dir).unwrap();
@@ -313,16 +327,16 @@ mod tests {
     #[test]
     fn a_replica_that_is_not_ready_gets_no_new_connections_until_it_is() {
         let setup = Setup::new("not-ready");
-        setup.fakes[0].ready.store(false, Ordering::Relaxed);
+        setup.fakes[0].told.unready.store(true, Ordering::Relaxed);
         assert!(wait_until(LIMIT, || setup.serves_only("b")));
-        setup.fakes[0].ready.store(true, Ordering::Relaxed);
+        setup.fakes[0].told.unready.store(false, Ordering::Relaxed);
         assert!(wait_until(LIMIT, || setup.serves_both()));
     }
 
     #[test]
     fn connections_to_a_replica_that_hangs_are_cut() {
         let setup = Setup::new("hangs");
-        setup.fakes[1].hangs.store(true, Ordering::Relaxed);
+        setup.fakes[1].told.hangs.store(true, Ordering::Relaxed);
         let start = std::time::Instant::now();
         // The two take turns, so one of these reaches the one that hangs.
         let answers = [setup.ask(), setup.ask()];
@@ -332,7 +346,7 @@ mod tests {
             "cut, and not timed out"
         );
         assert!(wait_until(LIMIT, || setup.serves_only("a")));
-        setup.fakes[1].hangs.store(false, Ordering::Relaxed);
+        setup.fakes[1].told.hangs.store(false, Ordering::Relaxed);
     }
 
     #[test]

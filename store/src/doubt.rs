@@ -1,5 +1,6 @@
 //! Finding out what became of batches whose connections broke.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::apply::{self, Header, Unresolved};
 use crate::error::WriteError;
 use crate::link::{Backend, Link, timed_out};
 use crate::planted::{self, Bug};
-use crate::shared::RETRY;
+use crate::shared::{RETRY, Shared};
 use crate::types::Revision;
 use crate::writer::{Leader, Queued, RECONNECT_PAUSE};
 
@@ -64,6 +65,24 @@ impl Doubt {
     fn next_deadline(&self) -> Option<Instant> {
         self.batches.iter().map(|(.., deadline)| *deadline).min()
     }
+
+    async fn ask(&self, shared: &Shared) -> Result<(Link, apply::Found), sqlx::Error> {
+        let mut link = Link::open(shared).await?;
+        if !shared.is_known(&link) {
+            shared.doubt.notify_one();
+            return Err(timed_out());
+        }
+        let numbers: Vec<i64> = self.batches.iter().map(|(_, number, _)| *number).collect();
+        let unresolved = Unresolved {
+            backend: &self.backend,
+            numbers: &numbers,
+            after: self.after,
+            seen: shared.applied(),
+            notify: shared.accompanied.load(Ordering::Relaxed),
+        };
+        let found = apply::resolve(&mut link, &unresolved).await?;
+        Ok((link, found))
+    }
 }
 
 impl Leader {
@@ -77,8 +96,10 @@ impl Leader {
             }
             return None;
         }
+        let shared = Arc::clone(&self.shared);
         while let Some(deadline) = doubt.next_deadline() {
-            match timeout_at(deadline, self.ask(&doubt)).await {
+            let asking = timeout_at(deadline, doubt.ask(&shared));
+            match self.hold(asking).await {
                 Ok((link, found)) => {
                     self.settle(doubt, &found);
                     return Some(link);
@@ -91,24 +112,6 @@ impl Leader {
             sleep(RECONNECT_PAUSE).await;
         }
         None
-    }
-
-    async fn ask(&self, doubt: &Doubt) -> Result<(Link, apply::Found), sqlx::Error> {
-        let mut link = Link::open(&self.shared).await?;
-        if !self.is_known(&link) {
-            self.shared.doubt.notify_one();
-            return Err(timed_out());
-        }
-        let numbers: Vec<i64> = doubt.batches.iter().map(|(_, number, _)| *number).collect();
-        let unresolved = Unresolved {
-            backend: &doubt.backend,
-            numbers: &numbers,
-            after: doubt.after,
-            seen: self.shared.applied(),
-            notify: self.shared.accompanied.load(Ordering::Relaxed),
-        };
-        let found = apply::resolve(&mut link, &unresolved).await?;
-        Ok((link, found))
     }
 
     fn settle(&mut self, doubt: Doubt, found: &apply::Found) {

@@ -58,7 +58,7 @@ pub(crate) struct Shared {
     pub(crate) options: PgConnectOptions,
     pub(crate) queue: mpsc::Sender<Queued>,
     pub(crate) probes: mpsc::Sender<Probe>,
-    /// Whether the leader of the writes has a connection.
+    /// Whether writes are taken: the leader has its connections, or will in a moment.
     pub(crate) writable: watch::Sender<bool>,
     /// Whether other processes follow the log.
     pub(crate) accompanied: AtomicBool,
@@ -159,6 +159,11 @@ impl Shared {
     /// Gives it to whoever needs one next: opening one takes Postgres milliseconds.
     pub(crate) fn put_first_link(&self, link: Link) {
         *self.first() = Some(link);
+    }
+
+    /// Whether it leads to the database that the caches hold.
+    pub(crate) fn is_known(&self, link: &Link) -> bool {
+        self.epoch.load().as_deref() == Some(&link.epoch)
     }
 
     fn first(&self) -> MutexGuard<'_, Option<Link>> {

@@ -6,6 +6,7 @@
 //! while the next batch is applied, unless the disk is fast: see [`crate::pipe`].
 
 use std::collections::{HashSet, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -30,6 +31,9 @@ const MOST_WRITES: usize = 512;
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 /// Between attempts to connect.
 pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+/// Writes wait so long for new connections in the place of lost ones, then they are refused. A
+/// process of the server that ended alone is replaced within milliseconds.
+const PATIENCE: Duration = Duration::from_millis(250);
 /// When the last write of another process is this long ago, nobody waits for the lock.
 const COMPANY: Duration = Duration::from_secs(1);
 /// Batches of one process are numbered within this many bits.
@@ -96,21 +100,22 @@ impl Leader {
 
     /// Serves writes until the store stops.
     pub(crate) async fn run(mut self) {
-        self.shared.writable.send_replace(false);
+        let shared = Arc::clone(&self.shared);
         let mut next = self.connect().await;
         while let Some(link) = next {
-            let mut pipe = match Pipe::open(&self.shared, link).await {
+            let mut pipe = match self.hold(Pipe::open(&shared, link)).await {
                 Ok(pipe) => pipe,
                 Err(error) => {
                     tracing::debug!(%error, "no connections for writes");
-                    next = self.connect().await;
+                    next = match self.pause().await {
+                        true => self.connect().await,
+                        false => None,
+                    };
                     continue;
                 }
             };
             self.shared.writable.send_replace(true);
-            let ending = self.serve(&mut pipe).await;
-            self.shared.writable.send_replace(false);
-            let Ending::Lost(last) = ending else {
+            let Ending::Lost(last) = self.serve(&mut pipe).await else {
                 break;
             };
             let backend = pipe.backend.clone();
@@ -139,25 +144,41 @@ impl Leader {
     /// A connection to the database that the caches hold; refuses writes while there is none.
     /// `None` when the store stops.
     async fn connect(&mut self) -> Option<Link> {
+        let shared = Arc::clone(&self.shared);
         loop {
-            match self.shared.first_link().await {
-                Ok(link) if self.is_known(&link) => return Some(link),
-                Ok(_) => self.shared.doubt.notify_one(),
+            match self.hold(shared.first_link()).await {
+                Ok(link) if shared.is_known(&link) => return Some(link),
+                Ok(_) => shared.doubt.notify_one(),
                 Err(error) => tracing::debug!(%error, "no connection for writes"),
             }
-            self.refuse_waiting();
-            tokio::select! {
-                () = sleep(RECONNECT_PAUSE) => {}
-                () = self.shared.stop.cancelled() => return None,
+            if !self.pause().await {
+                return None;
             }
         }
     }
 
-    pub(crate) fn is_known(&self, link: &Link) -> bool {
-        self.shared.epoch.load().as_deref() == Some(&link.epoch)
+    /// Has writes wait while connections are opened, for as long as that usually takes.
+    pub(crate) async fn hold<T>(&mut self, opening: impl Future<Output = T>) -> T {
+        let mut opening = pin!(opening);
+        tokio::select! {
+            done = &mut opening => return done,
+            () = sleep(PATIENCE) => self.refuse_waiting(),
+        }
+        opening.await
     }
 
+    /// Refuses writes for a moment, before the next attempt; false when the store stops.
+    async fn pause(&mut self) -> bool {
+        self.refuse_waiting();
+        tokio::select! {
+            () = sleep(RECONNECT_PAUSE) => true,
+            () = self.shared.stop.cancelled() => false,
+        }
+    }
+
+    /// Refuses what waits, and what comes, until there are connections again.
     pub(crate) fn refuse_waiting(&mut self) {
+        self.shared.writable.send_replace(false);
         while let Ok(queued) = self.queue.try_recv() {
             self.pending.push_back(queued);
         }

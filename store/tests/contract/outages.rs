@@ -225,6 +225,46 @@ async fn watches_go_on_without_a_gap_when_server_processes_are_ended() {
     check_log(&database, &replicas, &mut watchers, &acknowledged).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn no_write_is_refused_because_server_processes_were_ended() {
+    let database = database();
+    let replica = Replica::on(&database).await;
+    let mut admin = PgConnection::connect(&database.admin_url).await.unwrap();
+    // Idle ones, whose end is found out by their use: each alone, then all.
+    let held: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name = 'store'",
+    )
+    .fetch_one(&mut admin)
+    .await
+    .unwrap();
+    assert!(held >= 4, "{held}");
+    let mut total = 0;
+    let each = (0..held).map(|n| (n, 1));
+    for (round, (skipped, count)) in each.chain([(0, held)]).enumerate() {
+        let ended: i64 = sqlx::query_scalar(
+            "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid, 5000)) FROM
+             (SELECT pid FROM pg_stat_activity
+              WHERE datname = current_database() AND application_name = 'store'
+              ORDER BY pid OFFSET $1 LIMIT $2) one",
+        )
+        .bind(skipped)
+        .bind(count)
+        .fetch_one(&mut admin)
+        .await
+        .unwrap();
+        total += ended;
+        let mut writes = tokio::task::JoinSet::new();
+        for n in 0..8 {
+            let things = replica.things.clone();
+            let write = create(&key(&format!("ns/{round}-{n}")), Uuid::new_v4(), "x");
+            writes.spawn(async move { things.write(write).await.unwrap() });
+        }
+        writes.join_all().await;
+    }
+    assert!(total >= held, "only {total} of {held} were ended");
+}
+
 /// Each object's log is exactly its acknowledged writes, and each watch returned all of the log.
 async fn check_log(
     database: &TestDatabase,
