@@ -8,11 +8,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::apply::{self, Header, Unresolved};
 use crate::error::WriteError;
+use crate::generations::RECONNECT_PAUSE;
 use crate::link::{Backend, Link, timed_out};
 use crate::planted::{self, Bug};
 use crate::shared::{RETRY, Shared};
 use crate::types::Revision;
-use crate::writer::{Leader, Queued, RECONNECT_PAUSE};
+use crate::writer::{Leader, Queued};
 
 /// An outcome that is still unknown this long after the batch began stays so for the client.
 const RESOLVE_TIMEOUT: Duration = Duration::from_millis(4800);

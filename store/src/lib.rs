@@ -12,11 +12,13 @@
 //! 6. Folding the log gives the current table.
 
 mod apply;
+mod attempt;
 mod cache;
 mod collection;
 mod compaction;
 mod doubt;
 mod error;
+mod generations;
 mod history;
 mod link;
 mod load;
