@@ -37,13 +37,15 @@ impl Plan {
         faults.all(|trouble| matches!(trouble.fault, Fault::Compact { .. }))
     }
 
-    /// Whether a task of a server may be made to panic. A request's own is answered with 500 then;
-    /// caches that another one left half changed are loaded anew, and their watchers get 410.
+    /// Whether a task of this replica may be made to panic. A request's own is answered with 500
+    /// then; caches that another one left half changed are loaded anew, and their watchers get 410.
     #[must_use]
-    pub fn may_panic(&self) -> bool {
+    pub fn may_panic(&self, of: usize) -> bool {
         let is_transition = |name: &str| TRANSITIONS.iter().any(|start| name.starts_with(start));
         self.faults.iter().any(|trouble| match &trouble.fault {
-            Fault::Failpoint { setting, .. } => match setting.split_once('=') {
+            Fault::Failpoint {
+                replica, setting, ..
+            } if *replica == of => match setting.split_once('=') {
                 Some((name, "error")) => is_transition(name),
                 Some((_, action)) => action == "panic",
                 None => false,

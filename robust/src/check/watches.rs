@@ -31,8 +31,8 @@ fn follow(case: &Case<'_>, number: usize, watch: &Watch) -> Vec<Violation> {
             expected: &expected,
             watch,
             stream,
-            may_begin_anew: may_begin_anew(case),
-            may_panic: case.history.plan.may_panic(),
+            may_begin_anew: may_begin_anew(case, stream.replica),
+            may_panic: case.history.plan.may_panic(stream.replica),
             position: None,
             found: Vec::new(),
         };
@@ -64,12 +64,12 @@ fn follow(case: &Case<'_>, number: usize, watch: &Watch) -> Vec<Violation> {
     violations
 }
 
-/// Whether a replica may have been away until what it had not seen yet was compacted, or have
+/// Whether this replica may have been away until what it had not seen yet was compacted, or have
 /// spoiled its caches. It begins anew then, and has all of its watchers do so.
-fn may_begin_anew(case: &Case<'_>) -> bool {
+fn may_begin_anew(case: &Case<'_>, replica: usize) -> bool {
     let plan = &case.history.plan;
     let may_miss = !plan.is_calm() && case.truth.compacted > case.history.beginning;
-    may_miss || plan.may_panic()
+    may_miss || plan.may_panic(replica)
 }
 
 /// Reads one connection's frames against what should have come.

@@ -55,7 +55,7 @@ fn verdict(case: &Case<'_>, record: &Record) -> Option<Violation> {
         outcome if outcome.is_refused() && !events.is_empty() => {
             said("write: refused", "a refused write was applied")
         }
-        Outcome::Answered { code: 500, .. } if !case.history.plan.may_panic() => {
+        Outcome::Answered { code: 500, .. } if !case.history.plan.may_panic(record.replica) => {
             said("write: verdict", "an internal error")
         }
         _ if events.len() > 1 => said("write: once", "it was applied more than once"),

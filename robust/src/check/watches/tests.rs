@@ -282,22 +282,27 @@ fn a_500_or_a_410_of_what_is_kept_needs_a_panic_that_was_made_to_happen() {
         streams,
     };
     let mut history = history(Vec::new(), vec![watch]);
-    for (setting, found) in [
-        ("reach=exit", 2),
-        ("probe.send=error", 2),
-        ("reach=error", 0),
-        ("probe.send=panic", 0),
+    for (replica, setting, found) in [
+        (0, "reach=exit", 2),
+        (0, "probe.send=error", 2),
+        (0, "reach=error", 0),
+        (0, "probe.send=panic", 0),
+        (1, "probe.send=panic", 2),
     ] {
         history.plan.faults = vec![Trouble {
             after: 0,
             fault: Fault::Failpoint {
-                replica: 0,
+                replica,
                 setting: setting.to_owned(),
                 hold: 0,
             },
         }];
         let violations = check(&Case::new(&history, &log()));
-        assert_eq!(violations.len(), found, "{setting}: {violations:?}");
+        assert_eq!(
+            violations.len(),
+            found,
+            "{setting} on {replica}: {violations:?}"
+        );
     }
 }
 
