@@ -17,8 +17,10 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Sent on every connection. A commit that is not durable would break every promise, so a
 /// database-wide `synchronous_commit = off` is overruled; stronger settings than `on` are kept.
+/// Compiling a query takes longer than running any that there is.
 const SESSION: &str = "SET statement_timeout = '10s'; SET lock_timeout = '5s';
-    SET idle_in_transaction_session_timeout = '10s'; SET default_transaction_isolation = 'read committed';
+    SET idle_in_transaction_session_timeout = '10s'; SET jit = off;
+    SET default_transaction_isolation = 'read committed';
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
 
 /// SQLSTATE: a standby has taken over from the database at the other end.
