@@ -2,14 +2,14 @@
 //!
 //! h2 hands over and flushes every DATA frame by itself. One event for a thousand watches would be
 //! a thousand records and a thousand `write` calls, which cost more than all else about it. Here a
-//! flush only marks what is gathered; [`Flushed`] sends it when the connection has nothing more to
-//! do in this turn.
+//! flush only marks what is gathered; [`Flushed`] sends it when a turn has brought nothing more.
 
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -18,12 +18,16 @@ use super::body::BoxError;
 
 /// Bytes that are gathered before they are sent, flushed or not: four TLS records.
 const GATHERED: usize = 64 * 1024;
+/// Bytes that are gathered wait for more at most so long, and a turn.
+const LONGEST_WAIT: Duration = Duration::from_millis(1);
 /// A write of this size is worth a system call of its own, and not worth a copy.
 const LARGE: usize = 8 * 1024;
 
 struct Inner<IO> {
     io: IO,
     gathered: BytesMut,
+    /// How many bytes were gathered, ever.
+    taken: u64,
 }
 
 impl<IO: AsyncWrite + Unpin> Inner<IO> {
@@ -93,6 +97,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Coalesced<IO> {
         for buf in bufs {
             inner.gathered.extend_from_slice(buf);
         }
+        inner.taken += size as u64;
         Poll::Ready(Ok(size))
     }
 
@@ -116,19 +121,23 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Coalesced<IO> {
 pub(super) struct Flushed<C, IO> {
     pub(super) connection: Pin<Box<C>>,
     inner: Arc<Mutex<Inner<IO>>>,
-    /// What was written waits until the tasks that are already due have had their turn too.
-    waits: bool,
+    /// What was written waits as long as the tasks that are due write more: since when it does, and
+    /// how much had been taken a turn ago.
+    waiting: Option<(Instant, u64)>,
 }
 
 impl<C, IO> Flushed<C, IO> {
     /// `connect` makes the connection on what it is given.
     pub(super) fn new(io: IO, connect: impl FnOnce(Coalesced<IO>) -> C) -> Self {
-        let gathered = BytesMut::new();
-        let inner = Arc::new(Mutex::new(Inner { io, gathered }));
+        let inner = Arc::new(Mutex::new(Inner {
+            io,
+            gathered: BytesMut::new(),
+            taken: 0,
+        }));
         Self {
             connection: Box::pin(connect(Coalesced(Arc::clone(&inner)))),
             inner,
-            waits: false,
+            waiting: None,
         }
     }
 }
@@ -147,12 +156,17 @@ where
             return Poll::Ready(ended.map_err(Into::into));
         }
         let mut inner = lock(&this.inner);
-        let has_more = inner.gathered.has_remaining();
-        if has_more && !std::mem::replace(&mut this.waits, has_more) {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+        if inner.gathered.has_remaining() {
+            let now = Instant::now();
+            let (since, seen) = this.waiting.get_or_insert((now, 0));
+            let grown = inner.taken > std::mem::replace(seen, inner.taken);
+            if grown && now.duration_since(*since) < LONGEST_WAIT {
+                // Waking itself would put it before all that other threads have woken.
+                let turn = pin!(tokio::task::yield_now());
+                return turn.poll(cx).map(|()| Ok(()));
+            }
         }
-        this.waits = false;
+        this.waiting = None;
         match inner.poll_flush(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
@@ -218,6 +232,66 @@ mod tests {
         }
         assert_eq!(writer.inner().io.writes, [48_000]);
         assert!(writer.inner().io.flushed);
+    }
+
+    #[tokio::test]
+    async fn what_tasks_write_that_another_thread_has_woken_is_gathered_too() {
+        let waker = Arc::new(Mutex::new(None));
+        let mut writer = None;
+        let flushed = Flushed::new(Counter::default(), |io| {
+            writer = Some(io);
+            let waker = Arc::clone(&waker);
+            // As h2's: woken by whoever writes to one of its streams.
+            std::future::poll_fn(move |cx| {
+                *waker.lock().unwrap() = Some(cx.waker().clone());
+                Poll::<io::Result<()>>::Pending
+            })
+        });
+        let writer = Arc::new(Mutex::new(writer.unwrap()));
+        let bell = Arc::new(tokio::sync::Notify::new());
+        let local = tokio::task::LocalSet::new();
+        local.spawn_local(flushed);
+        for _ in 0..40 {
+            let (writer, waker, bell) = (writer.clone(), waker.clone(), bell.clone());
+            local.spawn_local(async move {
+                bell.notified().await;
+                let piece = &mut [io::IoSlice::new(&[0; 1200])];
+                let mut cx = Context::from_waker(std::task::Waker::noop());
+                let taken =
+                    Pin::new(&mut *writer.lock().unwrap()).poll_write_vectored(&mut cx, piece);
+                assert!(matches!(taken, Poll::Ready(Ok(1200))));
+                if let Some(waker) = waker.lock().unwrap().take() {
+                    waker.wake();
+                }
+            });
+        }
+        local
+            .run_until(async {
+                tokio::task::yield_now().await;
+                std::thread::spawn(move || bell.notify_waiters())
+                    .join()
+                    .unwrap();
+                let sent = || {
+                    writer
+                        .lock()
+                        .unwrap()
+                        .inner()
+                        .io
+                        .writes
+                        .iter()
+                        .sum::<usize>()
+                };
+                for _ in 0..1000 {
+                    if sent() < 40 * 1200 {
+                        tokio::task::yield_now().await;
+                    }
+                }
+            })
+            .await;
+        let writer = writer.lock().unwrap();
+        let writes = &writer.inner().io.writes;
+        assert_eq!(writes.iter().sum::<usize>(), 40 * 1200);
+        assert!(writes.len() <= 10, "{writes:?}");
     }
 
     #[tokio::test]
