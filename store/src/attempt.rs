@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::apply::{self, Applied, Header};
 use crate::failpoints::{Point, at};
-use crate::link::{Failure, Link, classify, timed_out};
+use crate::link::{Failure, Link, classify, within};
 use crate::shared::Shared;
 use crate::types::Revision;
 use crate::writer::Queued;
@@ -123,13 +123,4 @@ async fn is_alive(link: &mut Link) -> bool {
         sqlx::query("SELECT 1").execute(&mut link.connection).await
     };
     within(Duration::from_secs(1), asking).await.is_ok()
-}
-
-pub(crate) async fn within<T>(
-    limit: Duration,
-    doing: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, sqlx::Error> {
-    timeout(limit, doing)
-        .await
-        .unwrap_or_else(|_| Err(timed_out()))
 }

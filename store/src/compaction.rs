@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{Connection, Executor, Row};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::apply::extend_events;
 use crate::failpoints::{Point, at};
-use crate::link::{Failure, Link, classify, timed_out};
+use crate::link::{Failure, Link, classify, within};
 use crate::shared::Shared;
 use crate::survey::survey;
 use crate::types::Revision;
@@ -50,9 +50,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             _ = tick.tick() => {}
             () = shared.stop.cancelled() => return,
         }
-        let passing = timeout(PASS_TIMEOUT, pass(&shared));
+        let passing = within(PASS_TIMEOUT, pass(&shared));
         let passed = tokio::select! {
-            passed = passing => passed.unwrap_or_else(|_| Err(timed_out())),
+            passed = passing => passed,
             // Every step is a transaction of its own: what was not reached is left to others.
             () = shared.stop.cancelled() => return,
         };

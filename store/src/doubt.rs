@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::apply::{self, Header, Unresolved};
 use crate::error::WriteError;
 use crate::generations::RECONNECT_PAUSE;
-use crate::link::{Backend, Link, timed_out};
+use crate::link::{Backend, Link, timed_out, within};
 use crate::planted::{self, Bug};
 use crate::shared::{RETRY, Shared};
 use crate::types::Revision;
@@ -99,7 +99,8 @@ impl Leader {
         }
         let shared = Arc::clone(&self.shared);
         while let Some(deadline) = doubt.next_deadline() {
-            let asking = timeout_at(deadline, doubt.ask(&shared));
+            let left = deadline.saturating_duration_since(Instant::now());
+            let asking = within(left, doubt.ask(&shared));
             match self.hold(asking).await {
                 Ok((link, found)) => {
                     self.settle(doubt, &found);
@@ -132,14 +133,4 @@ impl Leader {
             self.put_back(again);
         }
     }
-}
-
-async fn timeout_at<T>(
-    deadline: Instant,
-    doing: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, sqlx::Error> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    timeout(left, doing)
-        .await
-        .unwrap_or_else(|_| Err(timed_out()))
 }

@@ -61,9 +61,7 @@ impl Link {
             at(Point::LinkOpened).await?;
             Self::of(connection, shared).await
         };
-        timeout(OPEN_TIMEOUT, opening)
-            .await
-            .unwrap_or_else(|_| Err(timed_out()))
+        within(OPEN_TIMEOUT, opening).await
     }
 
     /// Finds out what is behind a connection that is set up.
@@ -161,6 +159,16 @@ pub(crate) fn is_damage(error: &sqlx::Error) -> bool {
 /// Whether the other end is a primary that a standby has replaced.
 pub(crate) fn is_replaced(error: &sqlx::Error) -> bool {
     matches!(classify(error), Failure::Refused { code, .. } if code == REPLACED)
+}
+
+/// Gives up after `limit`.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    doing: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    timeout(limit, doing)
+        .await
+        .unwrap_or_else(|_| Err(timed_out()))
 }
 
 pub(crate) fn timed_out() -> sqlx::Error {

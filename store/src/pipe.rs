@@ -18,8 +18,8 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::Instant;
 
 use crate::apply::{self, Applied, Header, Mark};
-use crate::attempt::{ANSWER_TIMEOUT, Attempt, attempt, within};
-use crate::link::{Backend, Failure, Link, classify, timed_out};
+use crate::attempt::{ANSWER_TIMEOUT, Attempt, attempt};
+use crate::link::{Backend, Failure, Link, classify, timed_out, within};
 use crate::shared::Shared;
 use crate::writer::Queued;
 

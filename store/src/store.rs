@@ -13,7 +13,7 @@ use crate::collection::Collection;
 use crate::compaction::{self, Compacted};
 use crate::error::StoreError;
 use crate::failpoints::{Point, at};
-use crate::link::{Failure, Link, classify, connect_options, set_up, timed_out};
+use crate::link::{Failure, Link, classify, connect_options, set_up, within};
 use crate::probe::{self, Probe};
 use crate::schema;
 use crate::shared::{CollectionStats, Shared};
@@ -79,9 +79,8 @@ impl Store {
         let options = connect_options(&config.database_url)?;
         let failed = |doing| move |source| StoreError::Database { doing, source };
         let connecting = PgConnection::connect_with(&options);
-        let mut connection = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+        let mut connection = within(CONNECT_TIMEOUT, connecting)
             .await
-            .unwrap_or_else(|_| Err(timed_out()))
             .map_err(failed("connecting"))?;
         set_up(&mut connection)
             .await
@@ -94,9 +93,8 @@ impl Store {
             tasks: TaskTracker::new(),
             inputs: Mutex::new(Some((queued, probed))),
         };
-        let opening = tokio::time::timeout(CONNECT_TIMEOUT, Link::of(connection, &store.shared));
-        let opened = opening.await.unwrap_or_else(|_| Err(timed_out()));
-        let mut link = opened.map_err(refused)?;
+        let opening = within(CONNECT_TIMEOUT, Link::of(connection, &store.shared));
+        let mut link = opening.await.map_err(refused)?;
         extend_events(&mut link.connection)
             .await
             .map_err(failed("extending the event log"))?;

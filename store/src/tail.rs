@@ -17,7 +17,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::apply::{Mark, barrier_on};
 use crate::failpoints::{Point, at, pass};
-use crate::link::{self, Epoch, Link, is_damage, is_replaced, timed_out};
+use crate::link::{self, Epoch, Link, is_damage, is_replaced, within};
 use crate::load::load;
 use crate::log::{LoggedEvent, TAIL};
 use crate::planted::{self, Bug};
@@ -365,15 +365,6 @@ impl Tail {
         self.shared.epoch.store(None);
         Err(lost())
     }
-}
-
-async fn within<T>(
-    limit: Duration,
-    doing: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, sqlx::Error> {
-    timeout(limit, doing)
-        .await
-        .unwrap_or_else(|_| Err(timed_out()))
 }
 
 fn lost() -> sqlx::Error {
