@@ -14,6 +14,7 @@ mod follow;
 mod lab;
 mod old;
 mod plan;
+mod planted;
 mod proxy;
 mod record;
 mod report;
@@ -33,6 +34,7 @@ use clap::Parser;
 
 use crate::lab::{Lab, Setup};
 use crate::plan::{Offer, Plan};
+use crate::planted::Bug;
 use crate::report::{Kept, Report, Seeds};
 use crate::run::Judged;
 
@@ -51,7 +53,7 @@ struct Flags {
     /// Stop after this many minutes, whatever has been done by then.
     #[arg(long)]
     minutes: Option<u64>,
-    /// Name of a planted bug; the run succeeds when it is caught.
+    /// Name of a planted bug; the run succeeds when a rule that is about it is broken.
     #[arg(long)]
     planted: Option<String>,
     /// Failpoints that the servers were built with.
@@ -100,6 +102,7 @@ fn begin() -> Result<bool> {
 
 /// Runs histories; true when the run says what it should.
 async fn histories(flags: &Flags) -> Result<bool> {
+    let planted = flags.planted.as_deref().map(Bug::find).transpose()?;
     let seed = match flags.seed {
         Some(seed) => seed,
         None => {
@@ -125,7 +128,7 @@ async fn histories(flags: &Flags) -> Result<bool> {
     let deadline = flags
         .minutes
         .map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
-    let mut report = Report::new(&flags.out, flags.planted.is_some());
+    let mut report = Report::new(&flags.out, planted);
     let mut lab = Arc::new(Lab::start(&setup).await?);
     for (number, seed) in (0_u64..).zip(queue) {
         if deadline.is_some_and(|deadline| Instant::now() > deadline) {
@@ -149,16 +152,18 @@ async fn histories(flags: &Flags) -> Result<bool> {
             continue;
         }
         lab.keep_logs(&flags.out.join(format!("logs-{seed}")))?;
-        if flags.planted.is_some() {
+        if report.is_caught() {
             break;
         }
-        seeds.add(seed, &judged.violations)?;
+        if planted.is_none() {
+            seeds.add(seed, &judged.violations)?;
+        }
         // What went wrong may go on being wrong: the next history gets new servers.
         end(lab)?;
         lab = Arc::new(Lab::start(&setup).await?);
     }
     end(lab)?;
-    Ok(report.close(seed, flags.planted.as_deref()))
+    Ok(report.close(seed))
 }
 
 /// Judges kept histories by what the checkers know now; true when nothing is wrong.

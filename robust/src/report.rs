@@ -1,7 +1,7 @@
 //! What a run tells: a line a history, the explanation of each that failed, and
 //! the seeds that failed, kept to be run again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::check::{Violation, brief};
+use crate::planted::Bug;
 use crate::record::History;
 use crate::run::{Judged, tally};
 use crate::truth::Truth;
@@ -30,7 +31,9 @@ pub struct Kept {
 /// The sum of a run.
 pub struct Report {
     out: PathBuf,
-    planted: bool,
+    planted: Option<Bug>,
+    /// The rules of the planted bug that were broken.
+    caught_by: BTreeSet<&'static str>,
     done: u64,
     failed: Vec<u64>,
     time: Duration,
@@ -43,10 +46,11 @@ pub struct Report {
 impl Report {
     /// Failing histories are written to `out`.
     #[must_use]
-    pub fn new(out: &Path, planted: bool) -> Self {
+    pub fn new(out: &Path, planted: Option<Bug>) -> Self {
         Self {
             out: out.to_path_buf(),
             planted,
+            caught_by: BTreeSet::new(),
             done: 0,
             failed: Vec::new(),
             time: Duration::ZERO,
@@ -92,7 +96,19 @@ impl Report {
         for violation in &judged.violations {
             *self.rules.entry(violation.rule).or_default() += 1;
         }
+        if let Some(bug) = self.planted {
+            self.caught_by.extend(bug.caught_by(&judged.violations));
+            if !self.is_caught() {
+                println!("      none of this is what {} breaks", bug.name);
+            }
+        }
         self.write(seed, judged)
+    }
+
+    /// Whether the planted bug was caught, and not something else.
+    #[must_use]
+    pub fn is_caught(&self) -> bool {
+        !self.caught_by.is_empty()
     }
 
     fn write(&self, seed: u64, judged: &Judged) -> Result<()> {
@@ -106,7 +122,7 @@ impl Report {
         fs::write(stem.with_extension("json"), serde_json::to_vec(&whole)?)?;
         fs::write(stem.with_extension("txt"), &text)?;
         // What a planted bug breaks is known.
-        let most = if self.planted { 0 } else { 40 };
+        let most = if self.is_caught() { 0 } else { 40 };
         for line in text.lines().take(most) {
             println!("{line}");
         }
@@ -116,7 +132,7 @@ impl Report {
 
     /// The closing lines; true when the run says what it should.
     #[must_use]
-    pub fn close(&self, seed: u64, planted: Option<&str>) -> bool {
+    pub fn close(&self, seed: u64) -> bool {
         let average =
             self.time.as_secs_f64() / f64::from(u32::try_from(self.done.max(1)).unwrap_or(1));
         println!(
@@ -129,15 +145,17 @@ impl Report {
                 self.rules, self.failed
             );
         }
-        if let (true, Some(name)) = (self.planted, planted) {
-            let caught = !self.failed.is_empty();
-            let word = if caught { "caught" } else { "NOT CAUGHT" };
+        if let Some(Bug { name, .. }) = self.planted {
+            let verdict = match self.is_caught() {
+                true => format!("caught by {:?}", self.caught_by),
+                false => "NOT CAUGHT".to_owned(),
+            };
             println!(
-                "planted {name}: {word} after {} histories, {:.0} s (seed {seed})",
+                "planted {name}: {verdict} after {} histories, {:.0} s (seed {seed})",
                 self.done,
                 self.time.as_secs_f64()
             );
-            return caught;
+            return self.is_caught();
         }
         println!(
             "{} passed, {} failed (seed {seed})",

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::bodies;
 use crate::check::{Violation, check};
-use crate::client::{Ask, Client};
+use crate::client::{Ask, Client, Target};
 use crate::drive::Driver;
 use crate::fault::inflict;
 use crate::follow::Follower;
@@ -25,6 +25,8 @@ use crate::truth::{Truth, statement};
 
 /// How long a replica may need to learn of a compaction.
 const EXPIRY_LIMIT: Duration = Duration::from_secs(5);
+/// How long a replica may need by itself to show what was written: it looks once a second.
+const FRESH_LIMIT: Duration = Duration::from_secs(10);
 /// Writes of one replica before a history without faults: more than it has connections.
 const WARM_WRITES: usize = 16;
 
@@ -48,6 +50,8 @@ pub async fn run(lab: &Arc<Lab>, plan: Plan, number: u64) -> Result<Judged> {
     lab.age().await?;
     let beginning = beginning(lab, &namespace).await?;
     let targets = lab.targets().to_vec();
+    // None begins behind what may be let go from now on.
+    let mut violations = freshness(&targets, &namespace, beginning).await;
     let scene = Arc::new(Scene::new(plan, namespace, beginning, targets));
     let watchers = scene.plan.watchers.clone().into_iter();
     let watchers: Vec<JoinHandle<_>> = watchers
@@ -62,7 +66,6 @@ pub async fn run(lab: &Arc<Lab>, plan: Plan, number: u64) -> Result<Judged> {
     // Troubles that were to come later never come.
     scene.steps.send_replace(u64::MAX);
     let log = faults.await.context("the faults broke off")??;
-    let mut violations = Vec::new();
     if let Err(error) = lab.heal().await {
         violations.push(Violation::new("server: comes back", format!("{error:#}")));
     }
@@ -70,6 +73,11 @@ pub async fn run(lab: &Arc<Lab>, plan: Plan, number: u64) -> Result<Judged> {
     let text = lab.psql(&statement(&scene.namespace, beginning)).await?;
     let truth: Truth = serde_json::from_str(&text).context("the history table")?;
     scene.goal.send_replace(Some(Arc::new(truth.clone())));
+    let newest = truth
+        .events
+        .last()
+        .map_or(beginning, |event| event.revision);
+    violations.extend(freshness(lab.targets(), &scene.namespace, newest).await);
     if truth.compacted > beginning {
         violations.extend(expiry(&scene).await);
     }
@@ -93,10 +101,20 @@ pub async fn run(lab: &Arc<Lab>, plan: Plan, number: u64) -> Result<Judged> {
     })
 }
 
-/// A consistent list's revision before anything happens.
+/// A consistent list's revision before anything happens, from the first replica that gives it: where
+/// a bug is planted, some may be unable to.
 async fn beginning(lab: &Lab, namespace: &str) -> Result<i64> {
-    let target = lab.targets().first().context("no replica")?;
-    let client = Client::new(target.clone());
+    let mut refusal = None;
+    for target in lab.targets() {
+        match first_list(&Client::new(target.clone()), namespace).await {
+            Ok(at) => return Ok(at),
+            Err(error) => refusal = refusal.or(Some(error)),
+        }
+    }
+    Err(refusal.context("no replica")?)
+}
+
+async fn first_list(client: &Client, namespace: &str) -> Result<i64> {
     loop {
         let path = bodies::collection(namespace, false);
         let at = match client.call(Ask::get(path, "begin")).await {
@@ -105,7 +123,7 @@ async fn beginning(lab: &Lab, namespace: &str) -> Result<i64> {
         };
         match at.context("a list without revision")? {
             // To a watch, 0 means something else: a first write moves the store on.
-            0 => first_write(&client).await?,
+            0 => first_write(client).await?,
             at => return Ok(at),
         }
     }
@@ -181,6 +199,33 @@ async fn finals(scene: &Scene) {
             outcome,
         });
     }
+}
+
+/// Every replica comes by itself to what was written: a read at resourceVersion 0 asks for nothing,
+/// and shows how far it is. Of one that does not answer this says nothing.
+async fn freshness(targets: &[Target], namespace: &str, newest: i64) -> Vec<Violation> {
+    let path = format!("{}?resourceVersion=0", bodies::collection(namespace, false));
+    let mut violations = Vec::new();
+    let deadline = tokio::time::Instant::now() + FRESH_LIMIT;
+    for (replica, target) in targets.iter().enumerate() {
+        let client = Client::new(target.clone());
+        loop {
+            let outcome = client.call(Ask::get(path.clone(), "fresh")).await;
+            let shown = outcome.success().and_then(revision);
+            if shown.is_some_and(|shown| shown >= newest) {
+                break;
+            }
+            if tokio::time::Instant::now() > deadline {
+                violations.extend(shown.map(|shown| {
+                    let detail = format!("replica {replica} stays at {shown}, below {newest}");
+                    Violation::new("read: fresh", detail)
+                }));
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    violations
 }
 
 /// What is compacted is refused, by lists and watches of every replica, as soon as it knows.

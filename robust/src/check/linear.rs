@@ -72,10 +72,9 @@ pub fn check(case: &Case<'_>) -> Vec<Violation> {
     }
     for record in &case.history.records {
         for (name, claim) in claims(case, record) {
-            let returned = match &record.outcome {
-                Outcome::Answered { code, .. } if *code != 504 => record.returned,
-                _ if record.call.is_write() => Time::MAX,
-                _ => record.returned,
+            let returned = match is_over(record) {
+                true => record.returned,
+                false => Time::MAX,
             };
             if let Some(of_name) = operations.get_mut(name.as_str()) {
                 of_name.push(Operation {
@@ -103,12 +102,28 @@ pub fn check(case: &Case<'_>) -> Vec<Violation> {
         .collect()
 }
 
+/// Whether nothing comes of a request after its answer.
+fn is_over(record: &Record) -> bool {
+    match (&record.call, &record.outcome) {
+        // The deletions that it has queued go on after the error of another one.
+        (Call::DeleteCollection { .. }, outcome) => outcome.success().is_some(),
+        (call, Outcome::Answered { code, .. }) => !call.is_write() || *code != 504,
+        (call, _) => !call.is_write(),
+    }
+}
+
 /// What a request says, object by object.
 fn claims(case: &Case<'_>, record: &Record) -> Vec<(String, Claim)> {
     let events = case.events_of(record);
+    let written = events
+        .iter()
+        .map(|event| (event.name.clone(), of_event(event)));
+    if let Call::DeleteCollection { selector } = &record.call {
+        let listed = listed(case, record, *selector == Selector::All);
+        return written.chain(listed).collect();
+    }
     if record.call.is_write() && !events.is_empty() {
-        let claim = |event: &&Event| (event.name.clone(), of_event(event));
-        return events.iter().map(claim).collect();
+        return written.collect();
     }
     let named = |claim| match record.call.name() {
         Some(name) => vec![(name.to_owned(), claim)],

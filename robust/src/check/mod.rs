@@ -1,7 +1,8 @@
 //! What must hold of a history, each in a file of its own: verdicts of writes
-//! and their effects, reads against the log, order in real time, linearizability
+//! and their effects, deletions of collections, reads against the log, order in real time, linearizability
 //! of each object, and watches.
 
+pub mod collection;
 pub mod linear;
 pub mod order;
 pub mod reads;
@@ -12,7 +13,8 @@ pub mod writes;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::record::{Call, History, Outcome, Record, revision};
+use crate::plan::Fault;
+use crate::record::{Call, History, Outcome, Record, Time, revision};
 use crate::truth::{Event, Truth};
 
 /// One thing that must not have happened.
@@ -47,6 +49,10 @@ pub struct Case<'a> {
     /// What the log says.
     pub truth: &'a Truth,
     by_audit: BTreeMap<&'a str, Vec<&'a Event>>,
+    /// When what had been acknowledged; both rise.
+    acknowledged: Vec<(Time, i64)>,
+    /// Before it, only what is older than the history was compacted.
+    compacting_since: Time,
 }
 
 impl<'a> Case<'a> {
@@ -59,11 +65,15 @@ impl<'a> Case<'a> {
                 by_audit.entry(audit).or_default().push(event);
             }
         }
-        Self {
+        let mut case = Self {
             history,
             truth,
             by_audit,
-        }
+            acknowledged: Vec::new(),
+            compacting_since: compacting_since(history),
+        };
+        case.acknowledged = case.acknowledgements();
+        case
     }
 
     /// The events that a request made.
@@ -73,6 +83,59 @@ impl<'a> Case<'a> {
             .get(record.audit.as_str())
             .map_or(&[], Vec::as_slice)
     }
+
+    /// Every consistent read that begins at this time is at this revision or later.
+    #[must_use]
+    pub fn acknowledged_before(&self, time: Time) -> i64 {
+        let place = self.acknowledged.partition_point(|(at, _)| *at < time);
+        let before = place
+            .checked_sub(1)
+            .and_then(|last| self.acknowledged.get(last));
+        before.map_or(self.history.beginning, |(_, revision)| *revision)
+    }
+
+    /// What no client may have been told before this time to be gone is at this revision or later.
+    #[must_use]
+    pub fn compacted_by(&self, time: Time) -> i64 {
+        let compacted = self.truth.compacted;
+        if time < self.compacting_since {
+            compacted.min(self.history.beginning)
+        } else {
+            compacted
+        }
+    }
+
+    fn acknowledgements(&self) -> Vec<(Time, i64)> {
+        let records = self.history.records.iter();
+        let writes = records.filter(|record| record.call.is_write());
+        let mut acknowledged: Vec<(Time, i64)> = writes
+            .filter(|record| record.outcome.success().is_some())
+            .filter_map(|record| {
+                let events = self.events_of(record).iter();
+                Some((record.returned, events.map(|event| event.revision).max()?))
+            })
+            .collect();
+        acknowledged.sort_unstable();
+        let mut newest = self.history.beginning;
+        for (_, revision) in &mut acknowledged {
+            newest = newest.max(*revision);
+            *revision = newest;
+        }
+        acknowledged
+    }
+}
+
+/// When the history's own compaction began; 0 when nobody noted that. The replicas' own go no
+/// further than its beginning: what they may let go is older.
+fn compacting_since(history: &History) -> Time {
+    let faults = history.plan.faults.iter();
+    let compactions: Vec<String> = faults
+        .filter(|trouble| matches!(trouble.fault, Fault::Compact { .. }))
+        .map(|trouble| format!("{:?}", trouble.fault))
+        .collect();
+    let mut log = history.log.iter();
+    let began = log.find(|(_, what)| compactions.contains(what));
+    began.map_or(0, |(at, _)| *at)
 }
 
 /// Everything that is wrong with a history.
@@ -81,6 +144,7 @@ pub fn check(history: &History, truth: &Truth) -> Vec<Violation> {
     let case = Case::new(history, truth);
     let mut violations = table::check(truth);
     violations.extend(writes::check(&case));
+    violations.extend(collection::check(&case));
     violations.extend(reads::check(&case));
     violations.extend(order::check(&case));
     violations.extend(linear::check(&case));

@@ -50,7 +50,15 @@ impl Sweep {
         for event in events {
             self.ask(record.invoked, brief(record), event.revision, true);
         }
-        let last = events.iter().map(|event| event.revision).max();
+        // A deletion of a collection begins with a consistent list and answers with it.
+        let listed = match &record.call {
+            Call::DeleteCollection { .. } => record.outcome.success().and_then(revision),
+            _ => None,
+        };
+        if let Some(at) = listed {
+            self.ask(record.invoked, brief(record), at, false);
+        }
+        let last = events.iter().map(|event| event.revision).max().max(listed);
         if let Some(last) = last.filter(|_| record.outcome.success().is_some()) {
             self.tell(record.returned, last, last);
         }

@@ -35,15 +35,12 @@ fn read(case: &Case<'_>, record: &Record) -> Option<Violation> {
         return said("read: verdict", "an internal error".to_owned());
     }
     if record.outcome.code() == Some(410) {
-        let is_old = |revision: i64| revision < case.truth.compacted;
-        // A continue token may name any revision of the past.
-        let allowed = match mode {
-            Mode::Exact(revision) | Mode::NotOlderThan(revision) => is_old(*revision),
-            Mode::Consistent | Mode::Any => case.truth.compacted > case.history.beginning,
-        };
-        return match allowed {
-            true => None,
-            false => said("read: expired", "nothing of it was compacted".to_owned()),
+        // A page that expired is not noted: this is the answer to a request without a token, and
+        // what is there now never expires, nor does anything newer than a revision.
+        let compacted = case.compacted_by(record.returned);
+        return match mode {
+            Mode::Exact(revision) if *revision < compacted => None,
+            _ => said("read: expired", format!("{compacted} was compacted")),
         };
     }
     let body = record.outcome.success()?;
@@ -71,7 +68,7 @@ fn object(truth: &Truth, wanted: &str, shown: &Value) -> Option<String> {
 }
 
 /// What is wrong with a list, given as its pages or as its only one.
-fn list(truth: &Truth, mode: Mode, selector: &Selector, body: &Value) -> Option<String> {
+pub(super) fn list(truth: &Truth, mode: Mode, selector: &Selector, body: &Value) -> Option<String> {
     let pages = match body {
         Value::Array(pages) => pages.as_slice(),
         page => std::slice::from_ref(page),
@@ -136,6 +133,7 @@ mod tests {
 
     use super::super::fixture::{history, record, rules};
     use super::*;
+    use crate::plan::{Fault, Trouble};
     use crate::record::Outcome;
     use crate::truth::fixture::{colored, event, truth};
     use crate::truth::{ADDED, MODIFIED};
@@ -246,5 +244,30 @@ mod tests {
         let exact = list_call(Mode::Exact(1), Selector::All);
         assert_eq!(judge(exact.clone(), 410, Value::Null), ["read: expired"]);
         assert_eq!(judge(exact, 500, Value::Null), ["read: verdict"]);
+    }
+
+    #[test]
+    fn only_what_is_read_at_a_compacted_revision_expires() {
+        let mut truth = log();
+        truth.compacted = 4;
+        let judge = |mode, returned| {
+            let outcome = Outcome::Answered {
+                code: 410,
+                body: Value::Null,
+            };
+            let call = list_call(mode, Selector::All);
+            let expired = record("r", call, (0, returned), outcome);
+            let mut history = history(vec![expired], Vec::new());
+            let fault = Fault::Compact { behind: 2 };
+            history.log = vec![(5, format!("{fault:?}"))];
+            history.plan.faults = vec![Trouble { after: 0, fault }];
+            rules(&check(&Case::new(&history, &truth)))
+        };
+        assert_eq!(judge(Mode::Exact(3), 5), Vec::<&str>::new());
+        assert_eq!(judge(Mode::Exact(4), 5), ["read: expired"]);
+        assert_eq!(judge(Mode::Exact(3), 4), ["read: expired"]);
+        for mode in [Mode::Consistent, Mode::Any, Mode::NotOlderThan(1)] {
+            assert_eq!(judge(mode, 5), ["read: expired"], "{mode:?}");
+        }
     }
 }

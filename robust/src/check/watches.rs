@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::{Case, Violation};
-use crate::record::{Frame, Mode, Start, Stream, Watch, name, revision};
+use crate::record::{Frame, Mode, Start, Stream, Time, Watch, name, revision};
 use crate::truth::{DELETED, Expected, Truth};
 
 /// How a bookmark says that the initial events are over.
@@ -27,11 +27,11 @@ fn follow(case: &Case<'_>, number: usize, watch: &Watch) -> Vec<Violation> {
     let mut position = None;
     for (leg, stream) in watch.streams.iter().enumerate() {
         let mut reader = Reader {
+            case,
             truth,
             expected: &expected,
             watch,
             stream,
-            may_begin_anew: may_begin_anew(case, stream.replica),
             may_panic: case.history.plan.may_panic(stream.replica),
             position: None,
             found: Vec::new(),
@@ -64,21 +64,13 @@ fn follow(case: &Case<'_>, number: usize, watch: &Watch) -> Vec<Violation> {
     violations
 }
 
-/// Whether this replica may have been away until what it had not seen yet was compacted, or have
-/// spoiled its caches. It begins anew then, and has all of its watchers do so.
-fn may_begin_anew(case: &Case<'_>, replica: usize) -> bool {
-    let plan = &case.history.plan;
-    let may_miss = !plan.is_calm() && case.truth.compacted > case.history.beginning;
-    may_miss || plan.may_panic(replica)
-}
-
 /// Reads one connection's frames against what should have come.
 struct Reader<'a> {
+    case: &'a Case<'a>,
     truth: &'a Truth,
     expected: &'a [Expected],
     watch: &'a Watch,
     stream: &'a Stream,
-    may_begin_anew: bool,
     may_panic: bool,
     /// All up to here has been seen; none before the initial events are over.
     position: Option<i64>,
@@ -87,11 +79,11 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn read(&mut self) {
-        if let Some(code) = self.stream.refused {
-            self.refusal(code);
-        }
         if let Start::After(revision) = self.stream.start {
             self.position = Some(revision);
+        }
+        if let Some(code) = self.stream.refused {
+            self.refusal(code, Time::MAX);
         }
         let mut frames = self.stream.frames.iter();
         if let Start::State(mode) = self.stream.start {
@@ -258,27 +250,38 @@ impl Reader<'_> {
     fn error(&mut self, frame: &Frame) {
         let code = frame.object.get("code").and_then(Value::as_u64);
         match code.and_then(|code| u16::try_from(code).ok()) {
-            Some(code) => self.refusal(code),
+            Some(code) => self.refusal(code, frame.at),
             None => self.wrong("watch: error", frame.object.to_string()),
         }
     }
 
-    fn refusal(&mut self, code: u16) {
-        let from = match (self.position, self.stream.start) {
-            (Some(position), _) => Some(position),
-            (None, Start::After(revision)) => Some(revision),
-            (None, Start::State(_)) => None,
-        };
+    /// A 410 needs that what comes next was compacted when it was told, or that a panic spoiled the
+    /// caches. No replica is away until what it lacks is dropped: what is younger than a history is
+    /// kept, and each history begins when all replicas have come to its beginning.
+    fn refusal(&mut self, code: u16, at: Time) {
         match code {
-            410 if self.may_begin_anew => {}
-            410 if from.is_none_or(|from| from >= self.truth.compacted) => {
-                let compacted = self.truth.compacted;
-                let detail = format!("410 at {from:?}, but only up to {compacted} is compacted");
-                self.wrong("watch: expired", detail);
+            410 if self.may_panic => {}
+            410 => {
+                let from = self.position.unwrap_or_else(|| self.least_state());
+                let compacted = self.case.compacted_by(at);
+                if from >= compacted {
+                    let detail = format!("410 at {from}, but only up to {compacted} is compacted");
+                    self.wrong("watch: expired", detail);
+                }
             }
-            410 | 429 | 503 | 504 => {}
+            429 | 503 | 504 => {}
             500 if self.may_panic => {}
             _ => self.wrong("watch: error", format!("ended with {code}")),
+        }
+    }
+
+    /// The state that it began with, if it did, is not older.
+    fn least_state(&self) -> i64 {
+        match self.stream.start {
+            Start::After(revision) => revision,
+            Start::State(Mode::Consistent) => self.case.acknowledged_before(self.stream.invoked),
+            Start::State(Mode::NotOlderThan(revision) | Mode::Exact(revision)) => revision,
+            Start::State(Mode::Any) => 0,
         }
     }
 }

@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use super::super::Case;
-use super::super::fixture::{history, rules};
+use super::super::fixture::{history, record, rules};
 use super::check;
 use crate::plan::{Fault, Trouble};
-use crate::record::{Frame, Mode, Start, Stream, Watch};
+use crate::record::{Call, Change, Frame, Mode, Outcome, Part, Start, Stream, Time, Watch};
 use crate::selector::Selector;
 use crate::truth::fixture::{colored, event, truth};
 use crate::truth::{ADDED, DELETED, MODIFIED, Truth};
@@ -306,30 +306,89 @@ fn a_500_or_a_410_of_what_is_kept_needs_a_panic_that_was_made_to_happen() {
     }
 }
 
-#[test]
-fn only_a_replica_that_was_away_may_say_410_of_what_is_kept() {
-    let error = frame("ERROR", json!({"kind": "Status", "code": 410}));
-    let then = Start::State(Mode::Consistent);
+/// A watch that is told 410 at this time, begins anew and comes to the end.
+fn expired(start: Start, at: Time) -> Watch {
+    let mut error = frame("ERROR", json!({"kind": "Status", "code": 410}));
+    error.at = at;
+    let mut first = stream(start, vec![error]);
+    first.invoked = 20;
     let rest = [state(6), vec![mark(6)], frames(&Selector::All, 6)].concat();
-    let streams = vec![stream(Start::After(5), vec![error]), stream(then, rest)];
-    let watch = Watch {
+    Watch {
         selector: Selector::All,
-        streams,
+        streams: vec![first, stream(Start::State(Mode::Consistent), rest)],
+    }
+}
+
+/// The log, compacted up to 4.
+fn compacted() -> Truth {
+    Truth {
+        compacted: 4,
+        ..log()
+    }
+}
+
+#[test]
+fn no_fault_excuses_a_410_of_what_is_kept() {
+    let fault = Fault::Freeze {
+        replica: 0,
+        hold: 1,
     };
-    let mut compacted = log();
-    compacted.compacted = 4;
-    let mut history = history(Vec::new(), vec![watch]);
-    history.plan.faults.clear();
-    let found = check(&Case::new(&history, &compacted));
-    assert_eq!(rules(&found), ["watch: expired"]);
-    history.plan.faults.push(Trouble {
-        after: 0,
-        fault: Fault::Freeze {
-            replica: 0,
-            hold: 1,
-        },
-    });
-    assert_eq!(check(&Case::new(&history, &compacted)), []);
+    for (from, found) in [
+        (5, vec!["watch: expired"]),
+        (4, vec!["watch: expired"]),
+        (3, vec![]),
+    ] {
+        let mut history = history(Vec::new(), vec![expired(Start::After(from), 30)]);
+        history.plan.faults = vec![Trouble {
+            after: 0,
+            fault: fault.clone(),
+        }];
+        let violations = check(&Case::new(&history, &compacted()));
+        assert_eq!(rules(&violations), found, "{from}");
+    }
+}
+
+#[test]
+fn a_410_from_before_the_compaction_is_found() {
+    let fault = Fault::Compact { behind: 8 };
+    for (at, found) in [(29, vec!["watch: expired"]), (30, vec![])] {
+        let mut history = history(Vec::new(), vec![expired(Start::After(3), at)]);
+        history.log = vec![(30, format!("{fault:?}")), (31, "over".to_owned())];
+        history.plan.faults = vec![Trouble {
+            after: 0,
+            fault: fault.clone(),
+        }];
+        let violations = check(&Case::new(&history, &compacted()));
+        assert_eq!(rules(&violations), found, "{at}");
+    }
+}
+
+#[test]
+fn a_state_that_cannot_have_been_compacted_is_not_refused() {
+    let judge = |mode, returned| {
+        let call = Call::Write {
+            name: "x".to_owned(),
+            part: Part::Main,
+            change: Change::Merge,
+            body: Value::Null,
+            expected: None,
+        };
+        let body = json!({"kind": "Status"});
+        // It made the event at 5.
+        let write = record(
+            "c",
+            call,
+            (0, returned),
+            Outcome::Answered { code: 200, body },
+        );
+        let history = history(vec![write], vec![expired(Start::State(mode), 30)]);
+        rules(&check(&Case::new(&history, &compacted())))
+    };
+    assert_eq!(judge(Mode::Consistent, 19), ["watch: expired"]);
+    assert_eq!(judge(Mode::Consistent, 20), NONE);
+    assert_eq!(judge(Mode::NotOlderThan(4), 20), ["watch: expired"]);
+    assert_eq!(judge(Mode::NotOlderThan(3), 19), NONE);
+    assert_eq!(judge(Mode::Any, 19), NONE);
 }
 
 #[test]
