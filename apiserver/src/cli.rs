@@ -142,6 +142,10 @@ pub(crate) struct Requests {
         action = clap::ArgAction::Set
     )]
     pub sharded_list_and_watch: bool,
+    /// About when an HTTP/2 connection is asked to move, so that clients which keep theirs spread over
+    /// the replicas; what is under way on it goes on. 0s is never.
+    #[arg(long, env = "MAX_CONNECTION_AGE", value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
+    pub max_connection_age: Duration,
 }
 
 /// How a stop takes its course.

@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
 use super::guard::Busy;
+use super::stall;
 
 /// Any error of a body: the stream is then cut, never ended cleanly.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -136,20 +137,13 @@ fn next_chunk(chunks: &mut VecDeque<Bytes>) -> Option<Bytes> {
     Some(gathered.freeze())
 }
 
-impl Body for WireBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = self.get_mut();
-        let data = match &mut this.kind {
+impl WireBody {
+    fn poll_kind(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let data = match &mut self.kind {
             Kind::Empty => return Poll::Ready(None),
             Kind::Once(bytes) => {
                 let bytes = std::mem::take(bytes);
-                this.kind = Kind::Empty;
+                self.kind = Kind::Empty;
                 bytes
             }
             Kind::Chunks { chunks, left } => match next_chunk(chunks) {
@@ -163,7 +157,7 @@ impl Body for WireBody {
             Kind::Worker(pieces) => match ready!(pieces.poll_recv(cx)) {
                 Some(Piece::Data(bytes)) => bytes,
                 Some(Piece::End) => {
-                    this.kind = Kind::Empty;
+                    self.kind = Kind::Empty;
                     return Poll::Ready(None);
                 }
                 Some(Piece::Failed(message)) => return Poll::Ready(Some(Err(message.into()))),
@@ -171,6 +165,27 @@ impl Body for WireBody {
             },
         };
         Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+}
+
+impl Drop for WireBody {
+    fn drop(&mut self) {
+        // What is still on its way is the kernel's, or HTTP/2's.
+        stall::note(false);
+    }
+}
+
+impl Body for WireBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = self.get_mut().poll_kind(cx);
+        stall::note(matches!(polled, Poll::Ready(Some(Ok(_)))));
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

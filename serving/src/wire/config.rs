@@ -57,6 +57,9 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Longest silence of a client in the middle of a request body.
     pub body_idle_timeout: Duration,
+    /// Longest time that a client may take nothing of a response; then its stream is reset, or its
+    /// HTTP/1.1 connection closed.
+    pub stall_timeout: Duration,
     /// Bytes of one request's headers, in both protocols.
     pub header_bytes: u32,
     /// Header lines of one HTTP/1.1 request.
@@ -67,6 +70,9 @@ pub struct Limits {
     pub ping_interval: Duration,
     /// Time for the answer to that ping.
     pub ping_timeout: Duration,
+    /// An HTTP/2 connection is asked to move (GOAWAY) when it is about this old, so that clients which
+    /// keep theirs for ever spread over the replicas; what is under way on it goes on. Zero: never.
+    pub connection_age: Duration,
     /// Requests that may wait for one worker; when all queues are full the
     /// answer is 429.
     pub queue: usize,
@@ -83,11 +89,13 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(90),
             body_idle_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(60),
             header_bytes: 1024 * 1024,
             header_lines: 1024,
             streams: 2000,
             ping_interval: Duration::from_secs(15),
             ping_timeout: Duration::from_secs(10),
+            connection_age: Duration::from_secs(600),
             queue: 1024,
             under_way: 4096,
         }

@@ -22,6 +22,7 @@ mod framing;
 mod guard;
 mod handler;
 mod server;
+mod stall;
 mod upgrade;
 mod worker;
 

@@ -23,6 +23,7 @@ use super::config::{Limits, ServerConfig};
 use super::connection::Connection;
 use super::guard::{Activity, Guarded};
 use super::handler::Handler;
+use super::stall::unless_stalled;
 use super::worker::{Queue, Workers};
 use crate::error::Error;
 
@@ -228,14 +229,16 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
 
 /// Runs the streams of a connection where the connection is.
 #[derive(Clone, Copy)]
-struct OnThisThread;
+struct OnThisThread {
+    stall_timeout: Duration,
+}
 
 impl<F> hyper::rt::Executor<F> for OnThisThread
 where
     F: Future<Output = ()> + 'static,
 {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
+    fn execute(&self, stream: F) {
+        tokio::task::spawn_local(unless_stalled(self.stall_timeout, stream));
     }
 }
 
@@ -302,12 +305,12 @@ where
     let served = builder
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
-    drive(
+    let driven = drive(
         served,
         shared.drain.cancelled(),
         http1::UpgradeableConnection::graceful_shutdown,
-    )
-    .await;
+    );
+    unless_stalled(limits.stall_timeout, driven).await;
 }
 
 async fn serve_http2<IO>(shared: &Arc<Shared>, io: IO, connection: Connection, worker: Arc<Queue>)
@@ -317,7 +320,9 @@ where
     let limits = &shared.limits;
     let activity = Activity::default();
     let io = Guarded::http2(io, activity.clone(), limits.header_timeout);
-    let mut builder = http2::Builder::new(OnThisThread);
+    let mut builder = http2::Builder::new(OnThisThread {
+        stall_timeout: limits.stall_timeout,
+    });
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
@@ -328,7 +333,7 @@ where
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(limits.ping_interval)
         .keep_alive_timeout(limits.ping_timeout);
-    let end = ended(shared.drain.clone(), activity.clone(), limits.idle_timeout);
+    let end = ended(shared.drain.clone(), activity.clone(), limits);
     let handler = Handler::new(shared, connection, activity, worker);
     let service = service_fn(move |request| handler.clone().call(request));
     let served = Flushed::new(io, |io| builder.serve_connection(TokioIo::new(io), service));
@@ -338,13 +343,27 @@ where
     .await;
 }
 
-/// When an HTTP/2 connection must end: the drain begins, or nobody has asked for anything for long.
-/// Whoever only answers pings keeps no place from others.
-async fn ended(drain: CancellationToken, activity: Activity, idle: Duration) {
+/// When an HTTP/2 connection must end: the drain begins, it is old, or nobody has asked for anything
+/// for long. Whoever only answers pings keeps no place from others.
+async fn ended(drain: CancellationToken, activity: Activity, limits: &Limits) {
+    let aged = async {
+        match limits.connection_age {
+            Duration::ZERO => std::future::pending().await,
+            age => tokio::time::sleep(about(age)).await,
+        }
+    };
     tokio::select! {
         () = drain.cancelled() => {}
-        () = activity.rested(idle) => {}
+        () = aged => {}
+        () = activity.rested(limits.idle_timeout) => {}
     }
+}
+
+/// A tenth more or less, so that connections of one age do not move at one moment.
+fn about(age: Duration) -> Duration {
+    let (random, _) = uuid::Uuid::new_v4().as_u64_pair();
+    let tenths_of_percent = u32::try_from(random % 201).unwrap_or(100);
+    age * (900 + tenths_of_percent) / 1000
 }
 
 /// Polls a connection to its end; when its time has come, HTTP/2 says GOAWAY

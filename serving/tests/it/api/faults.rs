@@ -1,7 +1,7 @@
 //! What clients see of faults: outages again and again, watchers that hardly read, thousands that
 //! come back at once, replicas that leave, and objects that cannot be read.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use store::testing;
 use super::crud::revision;
 use super::lists::names;
 use super::server::{Answer, Api, Server, Watch, gadget, gadgets};
-use crate::wire::client::{Protocol, Target};
+use crate::wire::client::{Client, Protocol, Target};
 
 /// The promises about an outage.
 const FIRST_FAILURE: Duration = Duration::from_secs(5);
@@ -362,6 +362,24 @@ fn is_refused(error: &hyper::Error) -> bool {
     said.contains("GoAway(") && said.contains("NO_ERROR")
 }
 
+/// Whether a client has to go elsewhere: it was told so before anything was sent, or that what was
+/// sent was not looked at.
+fn has_moved(error: &hyper::Error) -> bool {
+    error.is_closed() || error.is_canceled() || is_refused(error)
+}
+
+/// Writes one more object; the status.
+async fn post(client: &mut Client) -> hyper::Result<u16> {
+    let name = format!("p-{}", uuid::Uuid::new_v4());
+    let request = client
+        .request("POST", &gadgets("pinned"))
+        .header("content-type", "application/json")
+        .body(Full::new(gadget(&name, json!({})).to_string().into()))
+        .unwrap();
+    let response = client.send(request).await?;
+    Ok(response.status().as_u16())
+}
+
 /// A client as the aggregator is one: it keeps one connection until that says goodbye. It writes
 /// `least`, and until it has moved; and tells how many, how often it moved, and what failed.
 async fn post_on_one_connection(targets: [Target; 2], least: usize) -> (usize, usize, Vec<String>) {
@@ -369,17 +387,10 @@ async fn post_on_one_connection(targets: [Target; 2], least: usize) -> (usize, u
     let (mut moved, mut failures) = (0, Vec::new());
     let mut done = 0;
     while done < least || moved == 0 {
-        let name = format!("p-{}", uuid::Uuid::new_v4());
-        let request = client
-            .request("POST", &gadgets("pinned"))
-            .header("content-type", "application/json")
-            .body(Full::new(gadget(&name, json!({})).to_string().into()))
-            .unwrap();
-        match client.send(request).await {
-            Ok(response) if response.status() == 201 => done += 1,
-            Ok(response) => failures.push(response.status().to_string()),
-            // It was told so before anything was sent, or that what was sent was not looked at.
-            Err(error) if error.is_closed() || error.is_canceled() || is_refused(&error) => {
+        match post(&mut client).await {
+            Ok(201) => done += 1,
+            Ok(status) => failures.push(status.to_string()),
+            Err(error) if has_moved(&error) => {
                 at = 1 - at;
                 client = targets[at].connect(Protocol::Http2).await;
                 moved += 1;
@@ -424,6 +435,59 @@ async fn a_pinned_connection_moves_to_another_replica_without_a_failed_write() {
     }
     assert_eq!(moves, 8, "each connection moved once");
     assert_eq!(written().await, posts);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_clients_keep_for_ever_spread_over_the_replicas() {
+    const CLIENTS: usize = 8;
+    let _alone = ALONE.lock().await;
+    let url = testing::database().url;
+    let aging = |wire: &mut serving::wire::ServerConfig| {
+        wire.limits.connection_age = Duration::from_millis(100);
+    };
+    let replicas = [
+        Server::start(url.clone(), aging).await,
+        Server::start(url, aging).await,
+    ];
+    let targets = Arc::new(replicas.each_ref().map(|replica| replica.masters.clone()));
+    // As after a rollout: all are at the replica that was there first. Then a balancer gives each new
+    // connection to the next one.
+    let turn = Arc::new(AtomicUsize::new(0));
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let (targets, turn) = (Arc::clone(&targets), Arc::clone(&turn));
+            tokio::spawn(async move {
+                let mut client = targets[0].connect(Protocol::Http2).await;
+                let (mut at, mut counts, mut moves) = (0, [0_usize; 2], 0);
+                while moves < 20 {
+                    match post(&mut client).await {
+                        Ok(201) if moves > 0 => counts[at] += 1,
+                        Ok(201) => {}
+                        Err(error) if has_moved(&error) => {
+                            at = turn.fetch_add(1, Ordering::Relaxed) % 2;
+                            client = targets[at].connect(Protocol::Http2).await;
+                            moves += 1;
+                        }
+                        failed => panic!("{failed:?}"),
+                    }
+                }
+                counts
+            })
+        })
+        .collect();
+    let ended = tokio::time::timeout(Duration::from_secs(60), join_all(clients)).await;
+    let (mut one, mut other) = (0, 0);
+    for counts in ended.expect("connections are asked to move") {
+        let counts = counts.unwrap();
+        one += counts[0];
+        other += counts[1];
+    }
+    println!("{one} writes at one replica, {other} at the other");
+    let all = one + other;
+    assert!(one.abs_diff(other) * 5 <= all, "{one} and {other}");
+    let api = Api::of(&targets[1]).await;
+    let written = names(&api.get(&gadgets("pinned")).await.expect(200)).len();
+    assert!(written >= all, "{written} of {all}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

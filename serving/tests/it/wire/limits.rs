@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::client::{Protocol, within};
+use super::client::{PROTOCOLS, Protocol, within};
 use super::testbed::Testbed;
 
 const SHORT: Duration = Duration::from_millis(300);
@@ -67,16 +67,52 @@ async fn a_watch_outlives_every_timeout_of_reading() {
     let limits = |config: &mut serving::wire::ServerConfig| {
         config.limits.header_timeout = SHORT;
         config.limits.idle_timeout = SHORT;
+        config.limits.stall_timeout = SHORT;
     };
     let bed = Testbed::start_with(limits, |_| {}).await;
-    let mut stream = bed.target.tls(&["http/1.1"]).await.unwrap();
-    stream
-        .write_all(b"GET /watch HTTP/1.1\r\nhost: l\r\n\r\n")
-        .await
-        .unwrap();
-    bed.alive.becomes(1).await;
+    let mut watches = Vec::new();
+    for (n, protocol) in PROTOCOLS.into_iter().enumerate() {
+        let mut client = bed.target.connect(protocol).await;
+        let mut watch = within(client.get("/watch")).await.unwrap().into_body();
+        within(watch.frame()).await.unwrap().unwrap();
+        bed.alive.becomes(n + 1).await;
+        watches.push((client, watch));
+    }
     tokio::time::sleep(3 * SHORT).await;
-    assert_eq!(bed.alive.count(), 1);
+    assert_eq!(bed.alive.count(), watches.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_that_its_client_does_not_take_is_cut_and_no_other() {
+    let stall = |config: &mut serving::wire::ServerConfig| config.limits.stall_timeout = SHORT;
+    let bed = Testbed::start_with(stall, |_| {}).await;
+    for protocol in PROTOCOLS {
+        let mut client = bed.target.connect(protocol).await;
+        let mut flood = within(client.get("/flood")).await.unwrap().into_body();
+        bed.alive.becomes(1).await;
+        // Whoever takes something now and then, however little, goes on.
+        for _ in 0..4 {
+            tokio::time::sleep(SHORT / 2).await;
+            for _ in 0..200 {
+                within(flood.frame()).await.unwrap().unwrap();
+            }
+        }
+        assert_eq!(bed.alive.count(), 1);
+        bed.alive.becomes_in_time(0).await;
+        let rest = async {
+            while let Some(frame) = flood.frame().await {
+                frame?;
+            }
+            hyper::Result::Ok(())
+        };
+        let end = within(rest).await;
+        assert!(end.is_err(), "{protocol:?}: it was not whole");
+        if protocol == Protocol::Http2 {
+            let request = client.request("GET", "/thread");
+            let request = request.body(Full::default()).unwrap();
+            assert_eq!(client.fetch(request).await.0, 200);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -149,6 +149,7 @@ fn application(config: &mut ServiceConfig) {
         .route("/watch", web::get().to(watch_directly))
         .route("/watch-by-actix", web::get().to(watch_by_actix))
         .route("/stuck", web::get().to(stuck))
+        .route("/flood", web::get().to(flood))
         .route("/stubborn", web::get().to(stubborn))
         .route("/panic", web::get().to(panicking))
         .route("/broken", web::get().to(broken))
@@ -214,6 +215,20 @@ async fn stubborn(alive: web::Data<Alive>) -> HttpResponse {
     response
         .extensions_mut()
         .insert(StreamBody::from_stream(body));
+    response
+}
+
+/// As much as the client takes, without an end.
+async fn flood(alive: web::Data<Alive>) -> HttpResponse {
+    let living = alive.begin();
+    let chunks = futures::stream::repeat_with(move || {
+        let _living = &living;
+        Ok(Bytes::from_static(&[b'x'; 64 * 1024]))
+    });
+    let mut response = HttpResponse::Ok().finish();
+    response
+        .extensions_mut()
+        .insert(StreamBody::from_stream(chunks));
     response
 }
 
