@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use plumbing::health::Health;
@@ -17,11 +18,16 @@ use serving::namespaces::{ClusterNamespaces, NamespaceLookup};
 use serving::registry::Registry;
 use serving::server::{self, Server, ServerBuilder};
 use serving::tls::{self, CertResolver, CertificateFiles};
-use serving::wire::{ServerConfig, ShutdownTimes};
+use serving::waiting;
+use serving::wire::{Limits, ServerConfig, ShutdownTimes};
 use store::{Store, StoreConfig};
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Requests, Serve, Shutdown};
 use crate::widgets::Widgets;
+
+/// Between attempts to connect to a database that is away.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
 
 /// Who may do what, and where: the answers of a kube-apiserver, or of a server without one.
 pub(crate) struct Identity {
@@ -65,24 +71,75 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
         compaction_interval: args.compaction_interval,
         ..StoreConfig::new(args.database_url)
     };
-    let store = Store::connect(store).await?;
-    let server = start(store, identity, listen).await?;
+    let wire = listen.wire().await?;
+    let Some(store) = reach(store, &wire, &stop).await? else {
+        return Ok(());
+    };
+    let server = start(store, identity, wire, &listen.requests).await?;
     tracing::info!(address = %server.local_addr(), "serving");
     Ok(server.run(stop).await?)
 }
 
-/// Fills the caches and opens the port.
-pub(crate) async fn start(store: Arc<Store>, identity: Identity, listen: Listen) -> Result<Server> {
-    let certificate = CertResolver::load(listen.certificate).await?;
-    tokio::spawn(Arc::clone(&certificate).watch(tls::POLL_INTERVAL));
-    let wire = ServerConfig {
-        tls: Some(tls::server_config(certificate)?),
-        shutdown: ShutdownTimes {
-            delay: listen.shutdown.shutdown_delay_duration,
-            grace: listen.shutdown.shutdown_timeout,
-        },
-        ..ServerConfig::new(listen.address)
+impl Listen {
+    /// Reads the certificate, and from then on reads it again when it changes.
+    pub(crate) async fn wire(&self) -> Result<ServerConfig> {
+        let certificate = CertResolver::load(self.certificate.clone()).await?;
+        tokio::spawn(Arc::clone(&certificate).watch(tls::POLL_INTERVAL));
+        Ok(ServerConfig {
+            tls: Some(tls::server_config(certificate)?),
+            shutdown: ShutdownTimes {
+                delay: self.shutdown.shutdown_delay_duration,
+                grace: self.shutdown.shutdown_timeout,
+            },
+            limits: Limits {
+                connection_age: self.requests.max_connection_age,
+                ..Limits::default()
+            },
+            ..ServerConfig::new(self.address)
+        })
+    }
+}
+
+/// Connects to the database. While it is away the port is open and says so: a process that ended
+/// instead would be started ever more seldom. `None` when `stop` comes first.
+pub(crate) async fn reach(
+    config: StoreConfig,
+    wire: &ServerConfig,
+    stop: &CancellationToken,
+) -> Result<Option<Arc<Store>>> {
+    match Store::connect(config.clone()).await {
+        Err(error) if error.is_passing() => {
+            let error = anyhow::Error::from(error);
+            tracing::warn!(error = format!("{error:#}"), "waiting for the database");
+        }
+        connected => return Ok(Some(connected?)),
+    }
+    let connecting = async {
+        loop {
+            tokio::time::sleep(RECONNECT_PAUSE).await;
+            match Store::connect(config.clone()).await {
+                Err(error) if error.is_passing() => {}
+                connected => return Some(connected),
+            }
+        }
     };
+    let reached = async {
+        tokio::select! {
+            connected = connecting => connected,
+            () = stop.cancelled() => None,
+        }
+    };
+    let connected = waiting::serve_while(wire.clone(), reached).await?;
+    Ok(connected.transpose()?)
+}
+
+/// Fills the caches and opens the port.
+pub(crate) async fn start(
+    store: Arc<Store>,
+    identity: Identity,
+    wire: ServerConfig,
+    requests: &Requests,
+) -> Result<Server> {
     let builder = ServerBuilder {
         registry: Registry::new().register(Arc::new(Widgets)),
         store,
@@ -90,11 +147,11 @@ pub(crate) async fn start(store: Arc<Store>, identity: Identity, listen: Listen)
         authorizer: identity.authorizer,
         namespaces: identity.namespaces,
         features: Features {
-            sharded_list_and_watch: listen.requests.sharded_list_and_watch,
+            sharded_list_and_watch: requests.sharded_list_and_watch,
         },
         max_in_flight: MaxInFlight {
-            reading: listen.requests.max_requests_inflight,
-            mutating: listen.requests.max_mutating_requests_inflight,
+            reading: requests.max_requests_inflight,
+            mutating: requests.max_mutating_requests_inflight,
         },
         name_source: server::random,
         wire,

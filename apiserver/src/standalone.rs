@@ -40,9 +40,12 @@ pub(crate) async fn run(args: Standalone) -> Result<()> {
     // Keys take their time, and so does Postgres.
     let credentials = tokio::task::spawn_blocking(move || make_credentials(&tls));
     if let Some(url) = &args.database_url {
-        let store = Store::connect(store_config(&args, url)).await?;
         let credentials = credentials.await.context("making keys broke off")??;
-        return serve_from(&args, store, &credentials, stop).await;
+        let wire = listen(&args, &credentials).wire().await?;
+        return match serve::reach(store_config(&args, url), &wire, &stop).await? {
+            Some(store) => serve_from(&args, store, &credentials, stop).await,
+            None => Ok(()),
+        };
     }
     let postgres = start_postgres(&args).await?;
     let served = async {
@@ -106,18 +109,22 @@ async fn serve_from(
         authorizer: Arc::new(MastersOnly),
         namespaces: Arc::new(EveryNamespace),
     };
-    let listen = Listen {
-        address: SocketAddr::from((Ipv4Addr::LOCALHOST, args.secure_port)),
-        certificate: credentials.serving.clone(),
-        shutdown: args.shutdown.clone(),
-        requests: args.requests.clone(),
-    };
-    let server = serve::start(store, identity, listen).await?;
+    let wire = listen(args, credentials).wire().await?;
+    let server = serve::start(store, identity, wire, &args.requests).await?;
     let path = args.data_dir.join("kubeconfig");
     let config = kubeconfig::render(server.local_addr(), &credentials.ca, &credentials.admin);
     files::write_private(&path, format!("{config:#}\n").as_bytes())?;
     tracing::info!(address = %server.local_addr(), kubeconfig = %path.display(), "serving");
     Ok(server.run(stop).await?)
+}
+
+fn listen(args: &Standalone, credentials: &Credentials) -> Listen {
+    Listen {
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, args.secure_port)),
+        certificate: credentials.serving.clone(),
+        shutdown: args.shutdown.clone(),
+        requests: args.requests.clone(),
+    }
 }
 
 fn make_credentials(dir: &Path) -> Result<Credentials> {

@@ -218,13 +218,8 @@ impl Api {
     /// Discovery, OpenAPI, health and metrics.
     fn serve_path(&self, request: &Request, info: &RequestInfo) -> Result<Response, ApiError> {
         let is_known_method = matches!(info.verb.as_str(), "get" | "head");
-        if let Some(report) = self
-            .health
-            .respond(&info.path, request.head.uri.query().unwrap_or_default())
-        {
-            let code = if report.healthy { 200 } else { 500 };
-            let mut response = Response::new(code, "text/plain; charset=utf-8", report.text);
-            response.set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+        let query = request.head.uri.query().unwrap_or_default();
+        if let Some(response) = health_response(&self.health, &info.path, query) {
             return Ok(response);
         }
         if info.path == "/metrics" && is_known_method {
@@ -258,6 +253,15 @@ fn allotted_time(request: &Request, info: &RequestInfo) -> Result<Option<Duratio
 }
 
 /// The id that kube-apiserver gave the request, or a new one.
+/// The answer to a health check; `None` when the path is none of one.
+pub(crate) fn health_response(health: &Health, path: &str, query: &str) -> Option<Response> {
+    let report = health.respond(path, query)?;
+    let code = if report.healthy { 200 } else { 500 };
+    let mut response = Response::new(code, "text/plain; charset=utf-8", report.text);
+    response.set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    Some(response)
+}
+
 fn audit_id(headers: &HeaderMap) -> String {
     let given = exchange::text(headers, &HeaderName::from_static("audit-id"));
     let is_sound = |id: &&str| {

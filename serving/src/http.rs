@@ -35,13 +35,23 @@ const MAX_INCOMING_MESSAGE: usize = 4096;
 
 /// Configures a worker's application to serve an API.
 pub fn configure(api: Arc<Api>) -> impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static {
+    configure_answers(move |request| Arc::clone(&api).handle(request))
+}
+
+/// Configures a worker's application to answer every request by one function.
+pub(crate) fn configure_answers<F>(
+    answer: impl Fn(Request) -> F + Clone + Send + 'static,
+) -> impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static
+where
+    F: Future<Output = Response> + 'static,
+{
     move |config| {
-        let api = Arc::clone(&api);
+        let answer = answer.clone();
         let serve = move |request: HttpRequest, payload: web::Payload| {
-            let api = Arc::clone(&api);
+            let answer = read(&request, payload).map(&answer);
             async move {
-                match read(&request, payload) {
-                    Some(request) => write(api.handle(request).await),
+                match answer {
+                    Some(answer) => write(answer.await),
                     None => HttpResponse::InternalServerError().finish(),
                 }
             }

@@ -27,6 +27,7 @@ mod store_errors;
 pub mod target;
 pub mod tls;
 pub mod view;
+pub mod waiting;
 mod watch_frames;
 pub mod wire;
 mod write;

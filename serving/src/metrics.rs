@@ -82,6 +82,7 @@ pub struct Metrics {
     storage_bytes: Family<StorageLabels, Gauge>,
     dead_rows: Family<StorageLabels, Gauge>,
     notification_queue: Family<StorageLabels, Gauge<f64, AtomicU64>>,
+    transaction_age: Family<StorageLabels, Gauge>,
 }
 
 impl Metrics {
@@ -99,6 +100,7 @@ impl Metrics {
             storage_bytes: Family::default(),
             dead_rows: Family::default(),
             notification_queue: Family::default(),
+            transaction_age: Family::default(),
         };
         let known = metrics.clone();
         registry.register(move |registry| {
@@ -213,6 +215,8 @@ impl Metrics {
             self.dead_rows.get_or_create(&STORAGE).set(survey.dead_rows);
             let usage = survey.notification_queue;
             self.notification_queue.get_or_create(&STORAGE).set(usage);
+            let age = survey.transaction_age;
+            self.transaction_age.get_or_create(&STORAGE).set(age);
         }
         for entry in served.iter() {
             let resource = entry.info().group_resource().to_string();
@@ -240,6 +244,11 @@ fn register_survey(registry: &mut prometheus_client::registry::Registry, known: 
         "apiserver_storage_notification_queue_usage",
         "How full Postgres' queue of notifications is, from 0 to 1",
         known.notification_queue.clone(),
+    );
+    registry.register(
+        "apiserver_storage_transaction_age",
+        "Transactions since the oldest row that vacuum has not frozen; writes stop at 2,000 million",
+        known.transaction_age.clone(),
     );
 }
 
@@ -284,6 +293,7 @@ fn labels(info: &RequestInfo, target: Option<&Target>) -> RequestLabels {
     let subresource = match info.subresource.as_str() {
         "status" => "status",
         "scale" => "scale",
+        "history" => "history",
         _ => "",
     };
     let scope = match (

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sqlx::error::DatabaseError;
 
+use crate::apply::is_passing;
 use crate::types::Revision;
 
 /// Setting up, migrating or administering the store failed.
@@ -84,6 +85,20 @@ impl StoreError {
     pub fn is_nothing_there(&self) -> bool {
         // `invalid_catalog_name` and `invalid_authorization_specification`.
         matches!(self.sqlstate().as_deref(), Some("3D000" | "28000"))
+    }
+
+    /// Whether the same may go well later: the database cannot be reached, or is one that a standby
+    /// is about to replace.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Standby => true,
+            Self::Database {
+                source: sqlx::Error::Io(_),
+                ..
+            } => true,
+            _ => self.sqlstate().is_some_and(|code| is_passing(&code)),
+        }
     }
 
     fn sqlstate(&self) -> Option<Cow<'_, str>> {

@@ -49,6 +49,11 @@ impl Server {
 
     /// Starts a server on a directory, and waits until it serves.
     pub fn start(dir: &Path) -> Result<Self> {
+        Self::start_until(" serving ", dir, &["--secure-port=0"])
+    }
+
+    /// Starts a server with further flags, and waits until it logs this.
+    pub fn start_until(said: &'static str, dir: &Path, flags: &[&str]) -> Result<Self> {
         // A test that is killed must leave nothing behind: the kernel ends the server with the
         // thread that spawned it, which lives as long as the server.
         let mut command = Command::new("setpriv");
@@ -58,13 +63,11 @@ impl Server {
             "--",
             env!("CARGO_BIN_EXE_widget-apiserver"),
         ]);
-        command.args([
-            "standalone",
-            "--secure-port=0",
-            "--log-format=text",
-            "--data-dir",
-        ]);
-        command.arg(dir).stdin(Stdio::null()).stderr(Stdio::piped());
+        command
+            .args(["standalone", "--log-format=text"])
+            .args(flags);
+        command.arg("--data-dir").arg(dir);
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
         let (started, start) = mpsc::channel();
         let waiter = thread::spawn(move || {
             let mut child = command.spawn()?;
@@ -78,7 +81,7 @@ impl Server {
             waiter: Some(waiter),
             owns_dir: false,
         };
-        await_serving(BufReader::new(log.ok_or_else(|| anyhow!("no log"))?))?;
+        await_line(said, BufReader::new(log.ok_or_else(|| anyhow!("no log"))?))?;
         Ok(server)
     }
 
@@ -188,7 +191,7 @@ pub fn new_dir() -> PathBuf {
     ))
 }
 
-fn await_serving(mut log: impl BufRead + Send + 'static) -> Result<()> {
+fn await_line(said: &str, mut log: impl BufRead + Send + 'static) -> Result<()> {
     let mut seen = String::new();
     loop {
         let mut line = String::new();
@@ -196,7 +199,7 @@ fn await_serving(mut log: impl BufRead + Send + 'static) -> Result<()> {
             bail!("the server ended:\n{seen}");
         }
         seen.push_str(&line);
-        if line.contains(" serving ") {
+        if line.contains(said) {
             // Whoever writes to a full pipe waits for ever: keep reading.
             thread::spawn(move || std::io::copy(&mut log, &mut std::io::stderr()));
             return Ok(());
