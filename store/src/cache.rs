@@ -35,6 +35,9 @@ pub(crate) type Moment = (u64, Revision);
 /// Revisions in one life of the database: after the first, up to the second.
 pub(crate) type Reach = (u64, Revision, Revision);
 
+/// An event, and when it was recorded.
+type Timed<V> = (Instant, Arc<Event<V>>);
+
 pub(crate) struct Cache<P: Project> {
     project: P,
     resource: i32,
@@ -48,6 +51,8 @@ pub(crate) struct Cache<P: Project> {
     swept: Mutex<Instant>,
     /// Past states, for the next page of a list.
     pub(crate) past: Recent<Moment, Arc<OnceCell<Snapshot<P::View>>>>,
+    /// At most so many bytes of bodies are in memory for past states, unless one alone has more.
+    past_bytes: usize,
     /// What was read below the ring, for others who are about as far behind.
     pub(crate) stretches: Recent<Reach, Arc<Stretch<P::View>>>,
 }
@@ -71,6 +76,7 @@ impl<P: Project> Cache<P> {
             sweep_time: config.ring_time / SWEEP_PART,
             swept: Mutex::new(Instant::now()),
             past: Recent::new(KEPT_STATES),
+            past_bytes: config.ring_bytes,
             stretches: Recent::new(KEPT_STRETCHES),
         }
     }
@@ -169,13 +175,15 @@ impl<P: Project> Cache<P> {
         }
     }
 
-    /// The events of a loaded collection, oldest first, sharing the objects with `heads`.
+    /// The events of a loaded collection, oldest first, sharing the objects with `heads`; and the
+    /// revision after which there is none missing, if that is not all of them.
     fn rebuild(
         &self,
         heads: &OrdSet<Entry<P::View>>,
         past: Vec<PastEvent>,
         now: Instant,
-    ) -> Vec<(Instant, Arc<Event<P::View>>)> {
+    ) -> (Vec<Timed<P::View>>, Option<Revision>) {
+        let mut broken = None;
         let mut states: HashMap<Key, Arc<Stored<P::View>>> = HashMap::new();
         let mut events = Vec::with_capacity(past.len());
         for event in past {
@@ -196,8 +204,8 @@ impl<P: Project> Cache<P> {
                 (None, Some(later)) if later.revision == revision => later,
                 (None, _) => {
                     tracing::error!(%key, %revision, "the event log does not lead to the current object");
-                    events.clear();
-                    continue;
+                    broken = Some(revision);
+                    break;
                 }
             };
             let previous = previous.map(|(at, body)| self.stored(key.clone(), uid, at, body));
@@ -216,7 +224,7 @@ impl<P: Project> Cache<P> {
             ));
         }
         events.reverse();
-        events
+        (events, broken)
     }
 }
 
@@ -271,7 +279,8 @@ impl<P: Project> Feed for Cache<P> {
         let objects: OrdSet<_> = heads
             .map(|h| Entry(self.stored(h.key, h.uid, h.revision, h.body)))
             .collect();
-        let events = self.rebuild(&objects, loaded.events, Instant::now());
+        let (events, broken) = self.rebuild(&objects, loaded.events, Instant::now());
+        let start = start.max(broken.unwrap_or_default());
         self.ring_mut().reset(start, events, position);
         pass(Point::CacheResetRing);
         self.current
@@ -285,6 +294,9 @@ impl<P: Project> Feed for Cache<P> {
         self.sweep(now);
         self.ring_mut().trim(now);
         self.past.trim(now);
+        self.past.shed(self.past_bytes, |state| {
+            state.get().map_or(0, Snapshot::own_bytes)
+        });
         self.stretches.trim(now);
     }
 

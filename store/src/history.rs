@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use imbl::OrdSet;
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 use tokio::sync::Mutex as AsyncMutex;
@@ -27,6 +26,9 @@ const STRETCH: i64 = 500;
 /// And ends with the one that exceeds this many bytes of bodies.
 const STRETCH_BYTES: i64 = 8 * 1024 * 1024;
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// A past state is computed in steps of so many revisions, each a statement of its own: how far back
+/// it is makes it take longer, not fail.
+const STEP: i64 = 50_000;
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 pub(crate) use provenance::Newest;
@@ -54,16 +56,18 @@ pub(crate) struct History<P: Project> {
     resource: i32,
     /// Held during a read, so there is one at a time.
     link: AsyncMutex<Option<Link>>,
+    /// As long as a past state is computed; watchers do not wait for that.
+    rewinding: AsyncMutex<Option<Link>>,
 }
 
 impl<P: Project> History<P> {
     pub(crate) fn new(shared: Arc<Shared>, cache: Arc<Cache<P>>, resource: i32) -> Self {
-        let link = AsyncMutex::new(None);
         Self {
             shared,
             cache,
             resource,
-            link,
+            link: AsyncMutex::default(),
+            rewinding: AsyncMutex::default(),
         }
     }
 
@@ -104,23 +108,25 @@ impl<P: Project> History<P> {
         later: Snapshot<P::View>,
         revision: Revision,
     ) -> Result<Snapshot<P::View>, HistoryError> {
-        let mut link = self.link.lock().await;
-        let reading = async {
-            let link = self.linked(&mut link).await?;
-            at(Point::RewindSend).await?;
-            let objects = self
-                .read_back(&mut link.connection, later, revision)
-                .await?;
-            let compacted = self.read_compacted(&mut link.connection).await?;
-            at(Point::RewindAnswer).await?;
-            Ok((objects, compacted))
-        };
-        let read = timeout(READ_TIMEOUT, reading).await;
-        let (objects, compacted) = self.checked(read, &mut link)?;
-        let objects = objects
-            .filter(|_| compacted <= revision)
-            .ok_or(HistoryError::Gone)?;
-        Ok(Snapshot::new(objects, revision))
+        let mut link = self.rewinding.lock().await;
+        let mut state = later;
+        while state.revision() > revision {
+            let before = Revision::new(state.revision().get().saturating_sub(STEP)).max(revision);
+            let reading = async {
+                let link = self.linked(&mut link).await?;
+                at(Point::RewindSend).await?;
+                let state = self.step_back(&mut link.connection, state, before).await?;
+                let compacted = self.read_compacted(&mut link.connection).await?;
+                at(Point::RewindAnswer).await?;
+                Ok((state, compacted))
+            };
+            let read = timeout(READ_TIMEOUT, reading).await;
+            let (earlier, compacted) = self.checked(read, &mut link)?;
+            state = earlier
+                .filter(|_| compacted <= revision)
+                .ok_or(HistoryError::Gone)?;
+        }
+        Ok(state)
     }
 
     /// Waits until a read that failed may be tried again.
@@ -142,6 +148,10 @@ impl<P: Project> History<P> {
     }
 
     async fn linked<'a>(&self, link: &'a mut Option<Link>) -> Result<&'a mut Link, sqlx::Error> {
+        if !*self.shared.tailing.borrow() {
+            // Nobody who waits for their turn has to find that out anew.
+            return Err(sqlx::Error::Protocol("the database is away".to_owned()));
+        }
         let known = self.shared.epoch.load_full();
         let usable = link
             .take()
@@ -255,12 +265,13 @@ impl<P: Project> History<P> {
         Ok(Some(self.cache.stored(key, uid, revision, body)))
     }
 
-    async fn read_back(
+    /// The state at `revision`, from one that is a little later.
+    async fn step_back(
         &self,
         connection: &mut PgConnection,
         later: Snapshot<P::View>,
         revision: Revision,
-    ) -> Result<Option<OrdSet<Entry<P::View>>>, sqlx::Error> {
+    ) -> Result<Option<Snapshot<P::View>>, sqlx::Error> {
         // The first event of each key in between tells what was there before it.
         let mut rows = sqlx::query(
             "SELECT e.kind, e.namespace, e.name, e.uid, e.previous_revision,
@@ -276,18 +287,21 @@ impl<P: Project> History<P> {
         .bind(revision.get())
         .bind(later.revision().get())
         .fetch(connection);
-        let mut objects = later.objects().clone();
+        let (mut objects, mut own_bytes) = (later.objects().clone(), later.own_bytes());
         let mut whole = true;
         while let Some(row) = rows.try_next().await? {
             match self.previous_of(&row)? {
-                Some(previous) => drop(objects.insert(Entry(previous))),
+                Some(previous) => {
+                    own_bytes += previous.size;
+                    objects.insert(Entry(previous));
+                }
                 None => {
                     whole &= kind_of(&row)? == EventKind::Added;
                     objects.remove(&key_of(&row)?);
                 }
             }
         }
-        Ok(Some(objects).filter(|_| whole))
+        Ok(whole.then(|| Snapshot::of_the_past(objects, revision, own_bytes)))
     }
 
     async fn read_compacted(&self, connection: &mut PgConnection) -> Result<Revision, sqlx::Error> {

@@ -49,6 +49,20 @@ impl<K, V: Clone> Recent<K, V> {
         value
     }
 
+    /// Lets the oldest values go until the rest, or the newest alone, has at most `most` bytes.
+    pub(crate) fn shed(&self, most: usize, bytes_of: impl Fn(&V) -> usize) {
+        let mut values = self.values();
+        let mut left = values
+            .iter()
+            .map(|(.., value)| bytes_of(value))
+            .sum::<usize>();
+        while left > most && values.len() > 1 {
+            if let Some((.., value)) = values.pop_front() {
+                left -= bytes_of(&value);
+            }
+        }
+    }
+
     pub(crate) fn trim(&self, now: Instant) {
         self.values()
             .retain(|(_, used, _)| now.saturating_duration_since(*used) < UNUSED);
@@ -72,6 +86,20 @@ mod tests {
         }
         assert_eq!(recent.find(|key| *key == 1), None);
         assert_eq!(recent.find_or(3, || 0), 30);
+    }
+
+    #[test]
+    fn the_oldest_values_go_until_the_rest_is_small_enough() {
+        let recent = Recent::new(4);
+        for key in 1..=4 {
+            recent.find_or(key, || 10 * key);
+        }
+        recent.shed(75, |value| *value);
+        assert_eq!(recent.find(|key| *key <= 2), None);
+        assert_eq!(recent.find(|key| *key == 3), Some(30));
+        recent.shed(5, |value| *value);
+        assert_eq!(recent.find(|key| *key == 3), None);
+        assert_eq!(recent.find(|key| *key == 4), Some(40), "one is always kept");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::types::{Entry, Event, Key, Revision, Stored};
 pub struct Snapshot<V> {
     objects: OrdSet<Entry<V>>,
     revision: Revision,
+    own_bytes: usize,
 }
 
 impl<V> Clone for Snapshot<V> {
@@ -18,6 +19,7 @@ impl<V> Clone for Snapshot<V> {
         Self {
             objects: self.objects.clone(),
             revision: self.revision,
+            own_bytes: self.own_bytes,
         }
     }
 }
@@ -35,7 +37,25 @@ impl<V> std::fmt::Debug for Snapshot<V> {
 
 impl<V> Snapshot<V> {
     pub(crate) fn new(objects: OrdSet<Entry<V>>, revision: Revision) -> Self {
-        Self { objects, revision }
+        Self::of_the_past(objects, revision, 0)
+    }
+
+    /// Where bodies were read from the database only for it, `own_bytes` is their size.
+    pub(crate) fn of_the_past(
+        objects: OrdSet<Entry<V>>,
+        revision: Revision,
+        own_bytes: usize,
+    ) -> Self {
+        Self {
+            objects,
+            revision,
+            own_bytes,
+        }
+    }
+
+    /// Bytes of bodies that are in memory for this state alone.
+    pub(crate) fn own_bytes(&self) -> usize {
+        self.own_bytes
     }
 
     pub(crate) fn objects(&self) -> &OrdSet<Entry<V>> {

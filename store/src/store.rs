@@ -37,7 +37,8 @@ pub struct StoreConfig {
     pub retention: Duration,
     /// How long events stay in memory.
     pub ring_time: Duration,
-    /// At most this many bytes of bodies are in memory for events alone, for each collection.
+    /// At most this many bytes of bodies are in memory for events alone, and as many for states of
+    /// the past, for each collection.
     pub ring_bytes: usize,
     /// At most this many writes wait; more are refused.
     pub queue: usize,

@@ -1,9 +1,11 @@
 //! Snapshots: consistent, not older than, exact; ranges.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use sqlx::{Connection as _, PgConnection};
 use store::testing::database;
-use store::{Key, ReadError, Revision};
+use store::{Key, ReadError, Revision, StoreConfig};
 use uuid::Uuid;
 
 use crate::support::{PATIENCE, Replica, contents, create, delete, key, update};
@@ -115,6 +117,47 @@ async fn an_exact_read_is_the_state_at_that_revision() {
     let (_, again) = replica.create(&keys[1], "again").await;
     states.push((again, contents(&replica.things.snapshot())));
     for (revision, state) in states {
+        let snapshot = replica.things.at(revision).await.unwrap();
+        assert_eq!(
+            (snapshot.revision(), contents(&snapshot)),
+            (revision, state)
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exact_read_goes_back_as_far_as_history_does() {
+    let database = database();
+    let mut config = StoreConfig::new(&database.url);
+    config.ring_bytes = 1;
+    let replica = Replica::with(config).await;
+    let mut admin = PgConnection::connect(&database.admin_url).await.unwrap();
+    let mut states = Vec::new();
+    let mut heads = BTreeMap::new();
+    for n in 0..24 {
+        let name = key(&format!("ns/{}", n % 5));
+        let body = n.to_string();
+        let head = match heads.remove(&name) {
+            None => replica.create(&name, &body).await,
+            Some((uid, revision)) if n % 4 == 3 => {
+                let gone = delete(&name, uid, revision, &body);
+                replica.things.write(gone).await.unwrap();
+                replica.create(&name, &body).await
+            }
+            Some((uid, revision)) => {
+                let write = update(&name, uid, revision, &body);
+                (uid, replica.things.write(write).await.unwrap())
+            }
+        };
+        heads.insert(name, head);
+        states.push((head.1, contents(&replica.things.snapshot())));
+        // As if others had written much in between: more than one step back is needed.
+        sqlx::query("SELECT setval('store.revisions', last_value + 30000) FROM store.revisions")
+            .execute(&mut admin)
+            .await
+            .unwrap();
+    }
+    for (revision, state) in states.into_iter().rev() {
         let snapshot = replica.things.at(revision).await.unwrap();
         assert_eq!(
             (snapshot.revision(), contents(&snapshot)),
