@@ -63,6 +63,7 @@ impl<P: Project> Collection<P> {
             resource: self.resource,
             write,
             reply: Some(reply),
+            losses: 0,
         };
         self.shared
             .queue

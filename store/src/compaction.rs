@@ -18,8 +18,11 @@ use crate::types::Revision;
 
 /// Objects that are looked at in one statement, and copied in one transaction where needed.
 const RESCUE: i64 = 2000;
-/// The before-images of events are kept by age of the event before, as each writer sees its age.
-/// Partitions are dropped this much later, and at least this part of the ring's time.
+/// What is copied while others wait for the lock has at most so many bytes, or is one body.
+const RESCUE_BYTES: i64 = 8 * 1024 * 1024;
+/// The before-images of events are kept by age of the event before, as each writer sees its age: it
+/// may take what is up to two of the ring's times old for young, when it has just started. Partitions
+/// are dropped this much later still, and at least this part of the ring's time.
 const MARGIN: Duration = Duration::from_secs(2);
 const MARGIN_PART: u32 = 5;
 /// A pass that takes longer hangs on a dead connection; the next one goes on where it was.
@@ -104,7 +107,7 @@ async fn pass_on(shared: &Shared, link: &mut Link) -> Result<Option<Compacted>, 
             store.revision_before(make_interval(secs => $2)) AS droppable",
     )
     .bind(retention.as_secs_f64())
-    .bind((retention + ring_time + MARGIN.max(ring_time / MARGIN_PART)).as_secs_f64())
+    .bind((retention + 2 * ring_time + MARGIN.max(ring_time / MARGIN_PART)).as_secs_f64())
     .fetch_one(&mut *connection)
     .await?;
     at(Point::CompactRaised).await?;
@@ -145,10 +148,14 @@ async fn rescue(link: &mut Link, below: i64) -> Result<u64, sqlx::Error> {
     loop {
         at(Point::CompactRescue).await?;
         let row = sqlx::query(
-            "WITH few AS MATERIALIZED (
-                SELECT resource, namespace, name, revision, body IS NULL AND revision < $4 AS needs
-                FROM store.objects WHERE (resource, namespace, name) > ($1, $2, $3)
-                ORDER BY resource, namespace, name LIMIT $5)
+            "WITH many AS MATERIALIZED (
+                SELECT o.*, coalesce(octet_length(e.body), 0) AS size,
+                    sum(octet_length(e.body)) OVER (ORDER BY o.resource, o.namespace, o.name) AS bytes
+                FROM (SELECT resource, namespace, name, revision, body IS NULL AND revision < $4 AS needs
+                      FROM store.objects WHERE (resource, namespace, name) > ($1, $2, $3)
+                      ORDER BY resource, namespace, name LIMIT $5) o
+                LEFT JOIN store.events e ON o.needs AND e.revision = o.revision),
+             few AS (SELECT * FROM many WHERE coalesce(bytes, 0) - size < $6)
              SELECT last.*, store.rescue_bodies(needing.resources, needing.namespaces, needing.names,
                 needing.revisions) AS rescued
              FROM (SELECT resource, namespace, name FROM few
@@ -161,6 +168,7 @@ async fn rescue(link: &mut Link, below: i64) -> Result<u64, sqlx::Error> {
         .bind(&after.2)
         .bind(below)
         .bind(RESCUE)
+        .bind(RESCUE_BYTES)
         .fetch_optional(&mut link.connection)
         .await?;
         let Some(row) = row else {

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::apply::{self, Header, Unresolved};
 use crate::error::WriteError;
 use crate::generations::RECONNECT_PAUSE;
-use crate::link::{Backend, Link, timed_out, within};
+use crate::link::{Backend, Link, within};
 use crate::planted::{self, Bug};
 use crate::shared::{RETRY, Shared};
 use crate::types::Revision;
@@ -17,6 +17,10 @@ use crate::writer::{Leader, Queued};
 
 /// An outcome that is still unknown this long after the batch began stays so for the client.
 const RESOLVE_TIMEOUT: Duration = Duration::from_millis(4800);
+
+/// A write that has so often been lost with its connection, without effect, is refused: it may be
+/// what ends them.
+const MOST_LOSSES: u32 = 3;
 
 /// Batches whose outcome is unknown, in their order.
 pub(crate) struct Doubt {
@@ -69,10 +73,7 @@ impl Doubt {
 
     async fn ask(&self, shared: &Shared) -> Result<(Link, apply::Found), sqlx::Error> {
         let mut link = Link::open(shared).await?;
-        if !shared.is_known(&link) {
-            shared.doubt.notify_one();
-            return Err(timed_out());
-        }
+        shared.ensure_known(&link)?;
         let numbers: Vec<i64> = self.batches.iter().map(|(_, number, _)| *number).collect();
         let unresolved = Unresolved {
             backend: &self.backend,
@@ -88,7 +89,7 @@ impl Doubt {
 
 impl Leader {
     /// Finds out what became of batches. What was applied is durable then, and answered; what was
-    /// not is tried again; what stays unknown is answered so.
+    /// not is tried again, a few times; what stays unknown is answered so.
     pub(crate) async fn resolve(&mut self, mut doubt: Doubt) -> Option<Link> {
         if planted::is(Bug::UnresolvedIsFailed) {
             let batches = doubt.batches.into_iter();
@@ -122,13 +123,24 @@ impl Leader {
         }
         for (batch, number, _) in doubt.batches.into_iter().rev() {
             let mut again = Vec::new();
-            for queued in batch {
+            for mut queued in batch {
                 match found.get(&(number, queued.resource, queued.write.key.clone())) {
                     Some(revision) if !planted::is(Bug::ResolvedTriedAgain) => {
                         queued.answer(Ok(*revision));
                     }
-                    _ => again.push(queued),
+                    _ => {
+                        queued.losses += 1;
+                        if queued.losses < MOST_LOSSES {
+                            again.push(queued);
+                        } else {
+                            queued.answer(Err(WriteError::Unavailable { retry: RETRY }));
+                        }
+                    }
                 }
+            }
+            if again.iter().any(|queued| queued.losses > 1) {
+                // One of them may be why, and must not take the others with it.
+                self.alone += again.len();
             }
             self.put_back(again);
         }

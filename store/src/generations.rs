@@ -11,7 +11,7 @@ use crate::doubt::Doubt;
 use crate::error::WriteError;
 use crate::link::Link;
 use crate::pipe::Pipe;
-use crate::shared::RETRY;
+use crate::shared::{RETRY, Shared};
 use crate::writer::{Ending, Leader};
 
 /// Between attempts to connect.
@@ -25,35 +25,20 @@ const LAST_REACH: Duration = Duration::from_secs(1);
 impl Leader {
     /// Serves writes until the store stops.
     pub(crate) async fn run(mut self) {
-        let shared = Arc::clone(&self.shared);
-        let mut next = self.connect().await;
-        while let Some(link) = next {
-            let mut pipe = match self.hold(Pipe::open(&shared, link)).await {
-                Ok(pipe) => pipe,
-                Err(error) => {
-                    tracing::debug!(%error, "no connections for writes");
-                    next = match self.pause().await {
-                        true => self.connect().await,
-                        false => None,
-                    };
-                    continue;
-                }
-            };
+        let mut link = None;
+        while let Some(mut pipe) = self.connect(link).await {
             self.shared.writable.send_replace(true);
             let Ending::Lost(last) = self.serve(&mut pipe).await else {
                 break;
             };
             let backend = pipe.backend.clone();
             let unproved = pipe.close().into_iter().chain(last);
-            next = match Doubt::new(backend, unproved) {
+            link = match Doubt::new(backend, unproved) {
                 Some(doubt) => self.resolve(doubt).await,
                 None => None,
             };
-            if next.is_none() {
-                if self.is_done() {
-                    break;
-                }
-                next = self.connect().await;
+            if link.is_none() && self.is_done() {
+                break;
             }
         }
         self.refuse_waiting();
@@ -66,18 +51,19 @@ impl Leader {
         self.queue.is_closed() && self.queue.is_empty() && self.pending.is_empty()
     }
 
-    /// A connection to the database that the caches hold; refuses writes while there is none.
-    /// `None` when the store stops.
-    async fn connect(&mut self) -> Option<Link> {
+    /// A generation of connections to the database that the caches hold, with `link` as its first if
+    /// there is one; refuses writes while there is none. `None` when the store stops.
+    async fn connect(&mut self, mut link: Option<Link>) -> Option<Pipe> {
         let shared = Arc::clone(&self.shared);
         loop {
-            match self.hold(shared.first_link()).await {
-                Ok(link) if shared.is_known(&link) => return Some(link),
-                Ok(_) => shared.doubt.notify_one(),
-                Err(error) => tracing::debug!(%error, "no connection for writes"),
+            match self.hold(open(&shared, link.take())).await {
+                Ok(pipe) => return Some(pipe),
+                Err(error) => tracing::debug!(%error, "no connections for writes"),
             }
-            if !self.pause().await {
-                return None;
+            self.refuse_waiting();
+            tokio::select! {
+                () = sleep(RECONNECT_PAUSE) => {}
+                () = shared.stop.cancelled() => return None,
             }
         }
     }
@@ -92,15 +78,6 @@ impl Leader {
         opening.await
     }
 
-    /// Refuses writes for a moment, before the next attempt; false when the store stops.
-    async fn pause(&mut self) -> bool {
-        self.refuse_waiting();
-        tokio::select! {
-            () = sleep(RECONNECT_PAUSE) => true,
-            () = self.shared.stop.cancelled() => false,
-        }
-    }
-
     /// Refuses what waits, and what comes, until there are connections again.
     pub(crate) fn refuse_waiting(&mut self) {
         self.shared.writable.send_replace(false);
@@ -111,4 +88,13 @@ impl Leader {
             queued.answer(Err(WriteError::Unavailable { retry: RETRY }));
         }
     }
+}
+
+async fn open(shared: &Arc<Shared>, link: Option<Link>) -> Result<Pipe, sqlx::Error> {
+    let leader = match link {
+        Some(link) => link,
+        None => shared.first_link().await?,
+    };
+    shared.ensure_known(&leader)?;
+    Pipe::open(shared, leader).await
 }

@@ -82,12 +82,14 @@ pub(crate) async fn load(
     at(Point::LoadBegin).await?;
     let mut transaction = connection.begin().await?;
     // The session's limit is meant for writes. A plan that sorts events would write their bodies
-    // to disk, where the order is that of an index.
+    // to disk, where the order is that of an index. The lock comes before the snapshot: a partition
+    // that is dropped in between would be missing from it.
     transaction
         .execute(
             "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
             SET LOCAL statement_timeout = '120s'; SET LOCAL max_parallel_workers_per_gather = 0;
-            SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off",
+            SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off;
+            LOCK TABLE store.events IN ACCESS SHARE MODE",
         )
         .await?;
     at(Point::LoadPosition).await?;

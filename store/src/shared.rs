@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::failpoints::{Point, pass};
-use crate::link::{Epoch, Link};
+use crate::link::{Epoch, Link, timed_out};
 use crate::load::{Everything, Loaded};
 use crate::log::LoggedEvent;
 use crate::planted::{self, Bug};
@@ -64,6 +64,9 @@ pub(crate) struct Shared {
     pub(crate) accompanied: AtomicBool,
     /// Whether a process of the version before may follow it, which shows what is not durable yet.
     pub(crate) has_elders: AtomicBool,
+    /// Whether commits wait for a standby. Such a wait can be broken off, and what was notified of
+    /// may then be lost with the primary.
+    pub(crate) has_standbys: AtomicBool,
     /// Whether the tail has a connection.
     pub(crate) tailing: watch::Sender<bool>,
     pub(crate) applied: watch::Sender<Revision>,
@@ -86,6 +89,8 @@ pub(crate) struct Shared {
     pub(crate) end: CancellationToken,
     /// Prefix of the ids of this process' batches.
     pub(crate) writer: i64,
+    /// How many it has made.
+    pub(crate) batches: AtomicI64,
     compacted: AtomicI64,
     floor: AtomicI64,
     /// Up to here revisions are known to have been allotted to batches that are visible.
@@ -122,6 +127,7 @@ impl Shared {
             writable: watch::Sender::new(false),
             accompanied: AtomicBool::new(true),
             has_elders: AtomicBool::new(true),
+            has_standbys: AtomicBool::new(true),
             tailing: watch::Sender::new(false),
             applied: watch::Sender::new(Revision::ZERO),
             epoch: ArcSwapOption::empty(),
@@ -135,6 +141,7 @@ impl Shared {
             stop: CancellationToken::new(),
             end: CancellationToken::new(),
             writer: i64::try_from(high >> 33).unwrap_or(0),
+            batches: AtomicI64::new(0),
             compacted: AtomicI64::new(0),
             floor: AtomicI64::new(0),
             allotted: AtomicI64::new(0),
@@ -161,9 +168,14 @@ impl Shared {
         *self.first() = Some(link);
     }
 
-    /// Whether it leads to the database that the caches hold.
-    pub(crate) fn is_known(&self, link: &Link) -> bool {
-        self.epoch.load().as_deref() == Some(&link.epoch)
+    /// Fails where it leads to another database than the one that the caches hold, and has the tail
+    /// find out which one that is.
+    pub(crate) fn ensure_known(&self, link: &Link) -> Result<(), sqlx::Error> {
+        if self.epoch.load().as_deref() == Some(&link.epoch) {
+            return Ok(());
+        }
+        self.doubt.notify_one();
+        Err(timed_out())
     }
 
     fn first(&self) -> MutexGuard<'_, Option<Link>> {

@@ -205,7 +205,13 @@ impl Tail {
                         newest = newest.max(self.foreign(one.payload(), epoch)?);
                         notified = listener.next_buffered();
                     }
-                    newest
+                    if newest.is_some() && self.shared.has_standbys.load(Ordering::Relaxed) {
+                        // Whoever notified may have been kept from waiting for the standby.
+                        self.poll(listener, epoch).await?;
+                        None
+                    } else {
+                        newest
+                    }
                 }
                 () = self.shared.look.notified() => Some(self.shared.allotted()),
                 () = self.shared.doubt.notified() => {
@@ -272,6 +278,7 @@ impl Tail {
         at(Point::CheckSend).await?;
         let row = sqlx::query(
             "SELECT store.life() AS life, compaction.revision AS compacted, compaction.dropped, followers.*,
+                current_setting('synchronous_standby_names') <> '' AS standbys,
                 (SELECT max(e.revision) FROM store.events e) AS newest
              FROM store.compaction, (
                 SELECT count(*) FILTER (WHERE objid = 4) AS all, count(*) FILTER (WHERE objid = 5) AS young
@@ -290,6 +297,8 @@ impl Tail {
         let (all, young): (i64, i64) = (row.try_get("all")?, row.try_get("young")?);
         self.shared.accompanied.store(all > 1, Ordering::Relaxed);
         self.shared.has_elders.store(all > young, Ordering::Relaxed);
+        let standbys = row.try_get("standbys")?;
+        self.shared.has_standbys.store(standbys, Ordering::Relaxed);
         let newest = row.try_get::<Option<i64>, _>("newest")?;
         Ok(Log {
             newest: Revision::new(newest.unwrap_or(0)),

@@ -37,6 +37,8 @@ pub(crate) struct Queued {
     pub(crate) resource: i32,
     pub(crate) write: Write,
     pub(crate) reply: Option<oneshot::Sender<Result<Revision, WriteError>>>,
+    /// How often the connection was lost while it was tried, without effect.
+    pub(crate) losses: u32,
 }
 
 impl Queued {
@@ -62,9 +64,8 @@ pub(crate) struct Leader {
     pub(crate) queue: OwnedMutexGuard<mpsc::Receiver<Queued>>,
     /// Taken from the queue and not yet tried.
     pub(crate) pending: VecDeque<Queued>,
-    batches: i64,
     /// How many of the next writes go one by one, because one of them spoils a batch.
-    alone: usize,
+    pub(crate) alone: usize,
     /// When another process was last seen to have written in between.
     company: Option<Instant>,
 }
@@ -83,7 +84,6 @@ impl Leader {
             shared,
             queue,
             pending: VecDeque::new(),
-            batches: 0,
             alone: 0,
             company: None,
         }
@@ -147,8 +147,8 @@ impl Leader {
     }
 
     fn header(&mut self, pipe: &Pipe, writes: usize) -> Header {
-        self.batches = (self.batches + 1) & ((1 << COUNTER_BITS) - 1);
-        let number = (self.shared.writer << COUNTER_BITS) | self.batches;
+        let made = self.shared.batches.fetch_add(1, Ordering::Relaxed) + 1;
+        let number = (self.shared.writer << COUNTER_BITS) | (made & ((1 << COUNTER_BITS) - 1));
         let durable = self.is_to_wait(pipe, writes);
         Header {
             number,

@@ -326,6 +326,10 @@ async fn old_rows_that_vacuum_cannot_remove_are_seen() {
     let before = replica.store.survey().unwrap();
     assert!(before.bytes > 0, "{before:?}");
     assert_eq!(before.notification_queue, 0.0);
+    assert!(
+        (1..1_000_000).contains(&before.transaction_age),
+        "{before:?}"
+    );
 
     let (uid, mut revision) = replica.create(&key("ns/busy"), "0").await;
     let mut old = PgConnection::connect(&database.admin_url).await.unwrap();

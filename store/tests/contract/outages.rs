@@ -351,6 +351,38 @@ async fn an_outcome_that_is_lost_with_the_connection_is_found_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_always_ends_its_connection_is_refused_and_takes_no_other_with_it() {
+    let database = database();
+    let dir = directory(format!("{}-always-proxy", std::process::id()));
+    let _proxy = Proxy::start(&dir, shared_postgres().socket_dir()).await;
+    let socket = shared_postgres().socket_dir().display().to_string();
+    let url = database.url.replace(&socket, &dir.display().to_string());
+    let replica = Replica::with(StoreConfig::new(url)).await;
+    let things = replica.things.clone();
+    let write = create(&key("ns/ending"), Uuid::new_v4(), "CUT-BEFORE-ALWAYS;");
+    let ending = tokio::spawn(async move { things.write(write).await });
+    let mut others = tokio::task::JoinSet::new();
+    for n in 0..9 {
+        let things = replica.things.clone();
+        let write = create(&key(&format!("ns/{n}")), Uuid::new_v4(), "x");
+        others.spawn(async move { write_patiently(&things, write).await });
+    }
+    assert!(others.join_all().await.iter().all(Result::is_ok));
+    let outcome = tokio::time::timeout(PATIENCE, ending).await;
+    let outcome = outcome.expect("it is given up").unwrap();
+    assert!(
+        matches!(outcome, Err(WriteError::Unavailable { .. })),
+        "{outcome:?}"
+    );
+    let there = replica.things.consistent().await.unwrap();
+    assert_eq!(there.len(), 9);
+    assert!(there.get(&key("ns/ending")).is_none());
+    let stopped = tokio::time::timeout(PATIENCE, replica.store.shutdown()).await;
+    stopped.expect("the store stops");
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_outcome_that_cannot_be_found_out_is_said_to_be_unknown() {
     let database = database();
     let dir = directory(format!("{}-deaf-proxy", std::process::id()));

@@ -13,7 +13,8 @@ const SOCKET: &str = ".s.PGSQL.5432";
 
 /// Passes everything on, but for the first `CUT-BEFORE-…;` of each kind, at which the connection is
 /// cut before the server sees it, and the first `CUT-AFTER-…;`, at which it is cut when the server
-/// has answered. After one that says `DEAF`, new connections are cut at once.
+/// has answered. One that says `ALWAYS` is obeyed each time. After one that says `DEAF`, new
+/// connections are cut at once.
 pub(crate) struct Proxy {
     cut: Arc<Mutex<HashSet<String>>>,
     deaf: Arc<AtomicBool>,
@@ -91,5 +92,6 @@ fn order(sent: &[u8], cut: &Mutex<HashSet<String>>) -> Option<String> {
     let text = String::from_utf8_lossy(sent);
     let order = &text[text.find("CUT-")?..];
     let order = order[..order.find(';')?].to_owned();
-    cut.lock().unwrap().insert(order.clone()).then_some(order)
+    let is_new = cut.lock().unwrap().insert(order.clone());
+    (is_new || order.contains("ALWAYS")).then_some(order)
 }
