@@ -245,11 +245,11 @@ pub(crate) struct Mark {
     pub(crate) batch: i64,
 }
 
-/// Waits until everything that was visible before is durable; with `notify` tells the others.
-pub(crate) async fn barrier(link: &mut Link, mark: Mark, notify: bool) -> Result<(), sqlx::Error> {
+/// Waits until everything that was visible before is durable.
+pub(crate) async fn barrier(link: &mut Link, mark: Mark) -> Result<(), sqlx::Error> {
     at(Point::BarrierSend).await?;
     let life = link.epoch.life.clone();
-    barrier_on(&mut link.connection, &life, mark, notify).await?;
+    barrier_on(&mut link.connection, &life, mark).await?;
     at(Point::BarrierAnswer).await
 }
 
@@ -258,15 +258,24 @@ pub(crate) async fn barrier_on(
     connection: &mut PgConnection,
     life: &str,
     mark: Mark,
-    notify: bool,
 ) -> Result<(), sqlx::Error> {
-    let waiting = sqlx::query("SELECT store.barrier($1, $2, $3, $4)")
+    let waiting = sqlx::query("SELECT store.barrier($1, $2, $3, false)")
         .bind(life)
         .bind(mark.revision.get())
         .bind(mark.batch)
-        .bind(notify)
         .execute(connection);
     without_warning(waiting).await.map(drop)
+}
+
+/// Tells other processes of what a barrier has proved. Transactions that notify commit one after the
+/// other in the whole server: this one waits for no disk, so that they do not share a barrier's wait.
+pub(crate) async fn tell(link: &mut Link, mark: Mark) -> Result<(), sqlx::Error> {
+    at(Point::TellSend).await?;
+    sqlx::query("SELECT set_config('synchronous_commit', 'off', true), pg_notify('store', $1)")
+        .bind(format!("{} {}", mark.revision, mark.batch))
+        .execute(&mut link.connection)
+        .await?;
+    at(Point::TellAnswer).await
 }
 
 /// Writes that were committed, by batch, resource and key.

@@ -43,6 +43,8 @@ points! {
     WriteBatchAnswer = "write-batch.answer",
     BarrierSend = "barrier.send",
     BarrierAnswer = "barrier.answer",
+    TellSend = "tell.send",
+    TellAnswer = "tell.answer",
     ResolveSend = "resolve.send",
     ResolveEnded = "resolve.ended",
     ResolveAnswer = "resolve.answer",

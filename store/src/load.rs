@@ -135,7 +135,7 @@ pub(crate) async fn load(
     transaction.rollback().await?;
     // What was just read may have been committed without being durable.
     at(Point::LoadBarrier).await?;
-    barrier_on(connection, &epoch.life, Mark::default(), false).await?;
+    barrier_on(connection, &epoch.life, Mark::default()).await?;
     at(Point::LoadAnswer).await?;
     Ok(Everything {
         collections: all,

@@ -3,7 +3,8 @@
 //! A batch commits without waiting for the disk, on the leader's connection; a barrier, one tiny
 //! commit that does wait, on another connection, proves it and all batches before it. Meanwhile the
 //! leader goes on with the next batch, so the disk holds up neither it nor other processes. Only
-//! what a barrier has proved is published and answered, in the order of the batches.
+//! what a barrier has proved is published and answered, in the order of the batches, and then told to
+//! other processes.
 //!
 //! The connections are opened together and are lost together. What was not proved by then may or
 //! may not have survived: nothing of it was told to anybody, and all of it is found out anew.
@@ -51,12 +52,22 @@ pub(crate) enum Step {
     Lost(sqlx::Error),
 }
 
+/// What a connection for barriers has done.
 struct Flushed {
     link: Link,
-    /// The number of the first flight that it does not cover.
-    until: u64,
-    took: Duration,
+    did: Did,
     done: Result<(), sqlx::Error>,
+}
+
+enum Did {
+    /// Proved all flights before the one with this number.
+    Prove {
+        until: u64,
+        took: Duration,
+        /// What is to be told to others.
+        news: Option<Mark>,
+    },
+    Tell,
 }
 
 pub(crate) struct Pipe {
@@ -89,11 +100,10 @@ impl Pipe {
                 return Err(timed_out());
             }
             // The first prepares the statement, the second tells how fast the disk is.
-            let first = flush(link, Mark::default(), false, 0).await;
-            first.done?;
-            let second = flush(first.link, Mark::default(), false, 0).await;
-            second.done?;
-            Ok((second.link, second.took))
+            let mut link = link;
+            flush(&mut link, Mark::default()).await?;
+            let took = flush(&mut link, Mark::default()).await?;
+            Ok((link, took))
         });
         let mut gauge = Gauge::new();
         let mut idle = Vec::new();
@@ -128,6 +138,11 @@ impl Pipe {
     /// Whether nothing is on its way.
     pub(crate) fn is_quiet(&self) -> bool {
         self.leader.is_some() && self.flights.is_empty()
+    }
+
+    /// Whether all has been proved and told.
+    pub(crate) fn is_done(&self) -> bool {
+        self.is_quiet() && self.barriers.is_empty()
     }
 
     /// Whether the disk is so slow that the lock must not be held while it works.
@@ -183,10 +198,7 @@ impl Pipe {
             })
         });
         self.uncovered = next;
-        let notify = mark.is_some() && self.shared.accompanied.load(Ordering::Relaxed);
-        let mark = mark.unwrap_or_default();
-        self.barriers
-            .push(Box::pin(flush(link, mark, notify, next)));
+        self.barriers.push(Box::pin(prove(link, mark, next)));
     }
 
     /// Waits for what is on its way. Cancel-safe.
@@ -208,17 +220,19 @@ impl Pipe {
     }
 
     fn flushed(&mut self, flushed: Flushed) -> Step {
-        let Flushed {
-            link,
-            until,
-            took,
-            done,
-        } = flushed;
+        let Flushed { link, did, done } = flushed;
         if let Err(error) = done {
             return Step::Lost(error);
         }
+        let Did::Prove { until, took, news } = did else {
+            self.idle.push(link);
+            return Step::Proved(Vec::new());
+        };
         self.gauge.note(took);
-        self.idle.push(link);
+        match news.filter(|_| self.shared.accompanied.load(Ordering::Relaxed)) {
+            Some(mark) => self.barriers.push(Box::pin(tell(link, mark))),
+            None => self.idle.push(link),
+        }
         let mut proved = Vec::new();
         while self.first < until
             && let Some(flight) = self.flights.pop_front()
@@ -262,18 +276,34 @@ async fn finished(attempt: &mut Option<BoxFuture<'static, Attempt>>) -> Attempt 
     }
 }
 
-async fn flush(mut link: Link, mark: Mark, notify: bool, until: u64) -> Flushed {
+/// One barrier; how long it took.
+async fn flush(link: &mut Link, mark: Mark) -> Result<Duration, sqlx::Error> {
     let began = Instant::now();
-    let mut done = within(ANSWER_TIMEOUT, apply::barrier(&mut link, mark, notify)).await;
+    within(ANSWER_TIMEOUT, apply::barrier(link, mark)).await?;
+    Ok(began.elapsed())
+}
+
+/// A barrier for all flights before the one with number `until`, the newest of which is marked.
+async fn prove(mut link: Link, news: Option<Mark>, until: u64) -> Flushed {
+    let flushed = flush(&mut link, news.unwrap_or_default()).await;
+    let took = flushed.as_ref().copied().unwrap_or_default();
+    Flushed {
+        link,
+        did: Did::Prove { until, took, news },
+        done: flushed.map(drop),
+    }
+}
+
+async fn tell(mut link: Link, mark: Mark) -> Flushed {
+    let mut done = within(ANSWER_TIMEOUT, apply::tell(&mut link, mark)).await;
     let full = |error| matches!(classify(error), Failure::Refused { code, .. } if code == apply::QUEUE_FULL);
-    if notify && done.as_ref().is_err_and(full) {
+    if done.as_ref().is_err_and(full) {
         tracing::warn!("the queue of notifications is full: others learn of writes by polling");
-        done = within(ANSWER_TIMEOUT, apply::barrier(&mut link, mark, false)).await;
+        done = Ok(());
     }
     Flushed {
         link,
-        until,
-        took: began.elapsed(),
+        did: Did::Tell,
         done,
     }
 }

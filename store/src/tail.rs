@@ -267,7 +267,7 @@ impl Tail {
         }
         at(Point::TailBarrierSend).await?;
         let connection = within(SILENCE, (&mut *listener).acquire()).await?;
-        let waiting = barrier_on(connection, &epoch.life, Mark::default(), false);
+        let waiting = barrier_on(connection, &epoch.life, Mark::default());
         within(SILENCE, waiting).await?;
         at(Point::TailBarrierAnswer).await?;
         self.catch_up(listener, epoch, newest).await

@@ -104,7 +104,7 @@ impl Leader {
                 pipe.start(self.header(pipe, batch.len()), batch);
             }
             pipe.flush();
-            if pipe.is_quiet() && self.is_done() {
+            if pipe.is_done() && self.is_done() {
                 return Ending::Stopped;
             }
             let waiting = pipe.is_free() && !self.queue.is_closed();

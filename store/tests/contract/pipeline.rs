@@ -65,6 +65,10 @@ impl Slow {
     fn admin(&self, statements: &str) -> String {
         self.postgres.psql("objects", statements).unwrap()
     }
+
+    fn number(&self, query: &str) -> u64 {
+        self.admin(query).trim().parse().unwrap()
+    }
 }
 
 impl Drop for Slow {
@@ -410,6 +414,71 @@ async fn a_store_stops_at_once_also_when_others_write() {
     }
     stop.store(true, Ordering::Relaxed);
     other.await.unwrap();
+}
+
+/// What some load took of a slow disk.
+#[derive(Debug)]
+struct Load {
+    batches: u64,
+    flushes: u64,
+    took: Duration,
+}
+
+/// Sixteen writers at each of four replicas; `slow_flush` as of [`StoreConfig`].
+async fn load(slow: &Slow, name: &str, slow_flush: Duration) -> Load {
+    const WRITES: usize = 40;
+    let mut replicas = Vec::new();
+    for _ in 0..4 {
+        let mut config = StoreConfig::new(&slow.database.url);
+        config.slow_flush = slow_flush;
+        replicas.push(Replica::with(config).await);
+    }
+    let start = replicas[0].store.applied();
+    let flushes = || slow.number("SELECT wal_sync FROM pg_stat_wal");
+    let (before, began) = (flushes(), Instant::now());
+    let mut writers = tokio::task::JoinSet::new();
+    for n in 0..64 {
+        let things = replicas[n % 4].things.clone();
+        let name = format!("{name}/{n}");
+        writers.spawn(async move {
+            for n in 0..WRITES {
+                let write = create(&key(&format!("{name}-{n}")), Uuid::new_v4(), "x");
+                write_patiently(&things, write).await.unwrap();
+            }
+        });
+    }
+    writers.join_all().await;
+    let took = began.elapsed();
+    let batches = format!(
+        "SELECT count(DISTINCT batch) FROM store.events WHERE revision > {}",
+        start.get()
+    );
+    let batches = slow.number(&batches);
+    // Sessions tell what they did when they end, at the latest.
+    for replica in &replicas {
+        replica.store.shutdown().await;
+    }
+    until("no session is left", async || {
+        slow.number("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'store'") == 0
+    })
+    .await;
+    let flushes = flushes() - before;
+    Load {
+        batches,
+        flushes,
+        took,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_replicas_on_a_slow_disk_share_its_flushes() {
+    let slow = Slow::new("shared", Duration::from_millis(4));
+    let alone = load(&slow, "alone", Duration::MAX).await;
+    let shared = load(&slow, "shared", Duration::ZERO).await;
+    println!("each batch flushes: {alone:?}; barriers: {shared:?}");
+    assert!(alone.flushes * 10 > alone.batches * 9, "{alone:?}");
+    assert!(shared.flushes * 2 < shared.batches, "{shared:?}");
+    assert!(shared.took * 3 < alone.took * 2, "{shared:?} {alone:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
