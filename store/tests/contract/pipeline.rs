@@ -472,7 +472,7 @@ async fn load(slow: &Slow, name: &str, slow_flush: Duration) -> Load {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_replicas_on_a_slow_disk_share_its_flushes() {
-    let slow = Slow::new("shared", Duration::from_millis(4));
+    let slow = Slow::new("shared", Duration::from_millis(10));
     let alone = load(&slow, "alone", Duration::MAX).await;
     let shared = load(&slow, "shared", Duration::ZERO).await;
     println!("each batch flushes: {alone:?}; barriers: {shared:?}");

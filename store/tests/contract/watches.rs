@@ -290,3 +290,39 @@ async fn idle_watchers_cost_no_query() {
         );
     }
 }
+
+/// What a hundred writes at one replica ask of the database while `count` watchers wait at another.
+async fn cost_of_writes(count: usize) -> i64 {
+    const WRITES: usize = 100;
+    let database = database();
+    let (one, other) = (Replica::on(&database).await, Replica::on(&database).await);
+    let start = one.store.applied();
+    let watchers: Vec<_> = (0..count)
+        .map(|_| {
+            let mut watcher = other.things.watch(start).unwrap();
+            tokio::spawn(async move { next_events(&mut watcher, WRITES).await.len() })
+        })
+        .collect();
+    let mut connection = PgConnection::connect(&database.admin_url).await.unwrap();
+    let settled = async |connection: &mut PgConnection| {
+        // Sessions tell what they did with a delay, when they are idle for a second at the latest.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        transactions(connection).await
+    };
+    let before = settled(&mut connection).await;
+    for n in 0..WRITES {
+        one.create(&key(&format!("ns/{n}")), "1").await;
+    }
+    for watcher in watchers {
+        assert_eq!(watcher.await.unwrap(), WRITES);
+    }
+    settled(&mut connection).await - before
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_costs_the_same_queries_however_many_watch() {
+    let (few, many) = (cost_of_writes(1).await, cost_of_writes(2_000).await);
+    println!("{few} transactions for a hundred writes with one watcher, {many} with 2,000");
+    // A slow machine polls more often meanwhile; one query a watcher would be thousands.
+    assert!(many < few + 1000, "{few} and {many}");
+}

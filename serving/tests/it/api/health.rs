@@ -5,7 +5,7 @@ use store::{StoreConfig, testing};
 
 use super::server::{Api, Server, fresh_namespace, gadget, gadgets};
 
-fn text(body: &[u8]) -> String {
+pub(super) fn text(body: &[u8]) -> String {
     String::from_utf8(body.to_vec()).unwrap()
 }
 
@@ -109,6 +109,7 @@ async fn metrics_tell_of_the_databases_health_once_it_was_asked() {
         "apiserver_storage_size_bytes",
         "apiserver_storage_dead_rows",
         "apiserver_storage_notification_queue_usage",
+        "apiserver_storage_transaction_age",
     ];
     for name in names {
         assert_eq!(figure(name).await, None, "{name}");

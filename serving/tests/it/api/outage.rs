@@ -7,6 +7,7 @@ use store::private_postgres::{PrivatePostgres, Shutdown};
 use store::testing;
 
 use super::crud::revision;
+use super::health::text;
 use super::server::{Api, Server, gadget, gadgets};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,6 +38,7 @@ async fn reads_watches_and_discovery_survive_the_database() {
         "/apis",
         "/apis/gadget.example.com/v1",
         "/openapi/v2",
+        "/openapi/v3",
     ] {
         assert_eq!(api.get(path).await.code, 200, "{path}");
     }
@@ -58,10 +60,12 @@ async fn reads_watches_and_discovery_survive_the_database() {
     assert!(begin.elapsed() < Duration::from_secs(12));
     assert_unavailable(&api, &all).await;
     assert_unavailable(&api, &history).await;
+    assert_told(&api, ["[-]database", "\napiserver_storage_up 0\n"]).await;
 
     let postgres = PrivatePostgres::start(&directory, &options).unwrap();
     let created = create_when_back(&api, &all, begin).await;
     await_history(&api, &history).await;
+    assert_told(&api, ["[+]database", "\napiserver_storage_up 1\n"]).await;
     let mut event = watch.next().await.unwrap();
     if event["object"]["metadata"]["name"] == "b" {
         event = watch.next().await.unwrap();
@@ -106,6 +110,14 @@ async fn await_history(api: &Api, path: &str) {
         tokio::task::yield_now().await;
     };
     assert_eq!(told["items"].as_array().unwrap().len(), 1);
+}
+
+/// What health and metrics tell of the database.
+async fn assert_told(api: &Api, told: [&str; 2]) {
+    for (path, told) in ["/readyz?verbose", "/metrics"].into_iter().zip(told) {
+        let body = text(&api.get(path).await.body);
+        assert!(body.contains(told), "{told} in {body}");
+    }
 }
 
 async fn assert_unavailable(api: &Api, path: &str) {

@@ -84,7 +84,7 @@ async fn a_watch_outlives_every_timeout_of_reading() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_response_that_its_client_does_not_take_is_cut_and_no_other() {
-    let stall = |config: &mut serving::wire::ServerConfig| config.limits.stall_timeout = SHORT;
+    let stall = |config: &mut serving::wire::ServerConfig| config.limits.stall_timeout = 5 * SHORT;
     let bed = Testbed::start_with(stall, |_| {}).await;
     for protocol in PROTOCOLS {
         let mut client = bed.target.connect(protocol).await;
@@ -92,7 +92,7 @@ async fn a_response_that_its_client_does_not_take_is_cut_and_no_other() {
         bed.alive.becomes(1).await;
         // Whoever takes something now and then, however little, goes on.
         for _ in 0..4 {
-            tokio::time::sleep(SHORT / 2).await;
+            tokio::time::sleep(2 * SHORT).await;
             for _ in 0..200 {
                 within(flood.frame()).await.unwrap().unwrap();
             }
