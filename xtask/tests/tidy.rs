@@ -340,7 +340,7 @@ const WITHOUT_FAILPOINT: [(&str, &str, &str); 14] = [
     ("apply.rs", "apply_many", "write-batch.* in apply"),
     ("apply.rs", "barrier_on", "*barrier.* in who calls it"),
     ("history.rs", "read_events", "history.* in events"),
-    ("history.rs", "read_back", "rewind.* in rewind"),
+    ("history.rs", "step_back", "rewind.* in rewind"),
     ("history.rs", "read_compacted", "history.* and rewind.*"),
     ("link.rs", "set_up", "tail.open; else before a store begins"),
     ("load.rs", "apart", "load.* in load, around it"),
