@@ -1,6 +1,7 @@
 //! `serve`: beside a kube-apiserver, and what both ways of serving have in common.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,19 +16,21 @@ use serving::auth::{
 use serving::documents::ServerVersion;
 use serving::flow::MaxInFlight;
 use serving::namespaces::{ClusterNamespaces, NamespaceLookup};
-use serving::registry::Registry;
+use serving::registry::{Loaded, Registry};
 use serving::server::{self, Server, ServerBuilder};
 use serving::tls::{self, CertResolver, CertificateFiles};
 use serving::waiting;
 use serving::wire::{Limits, ServerConfig, ShutdownTimes};
-use store::{Store, StoreConfig};
+use store::{StoreConfig, StoreError};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Requests, Serve, Shutdown};
 use crate::widgets::Widgets;
 
-/// Between attempts to connect to a database that is away.
+/// Between attempts to load from a database that is away.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
+/// A load that takes longer is waited for with the port open.
+const USUAL_LOAD: Duration = Duration::from_secs(1);
 
 /// Who may do what, and where: the answers of a kube-apiserver, or of a server without one.
 pub(crate) struct Identity {
@@ -72,10 +75,10 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
         ..StoreConfig::new(args.database_url)
     };
     let wire = listen.wire().await?;
-    let Some(store) = reach(store, &wire, &stop).await? else {
+    let Some(loaded) = reach(store, &wire, &stop).await? else {
         return Ok(());
     };
-    let server = start(store, identity, wire, &listen.requests).await?;
+    let server = start(loaded, identity, wire, &listen.requests).await?;
     tracing::info!(address = %server.local_addr(), "serving");
     Ok(server.run(stop).await?)
 }
@@ -100,49 +103,57 @@ impl Listen {
     }
 }
 
-/// Connects to the database. While it is away the port is open and says so: a process that ended
-/// instead would be started ever more seldom. `None` when `stop` comes first.
+/// Connects to the database and loads what is in it. While that takes longer than usual, the port is
+/// open and says so: a process that ended instead would be started ever more seldom. `None` when
+/// `stop` comes first.
 pub(crate) async fn reach(
     config: StoreConfig,
     wire: &ServerConfig,
     stop: &CancellationToken,
-) -> Result<Option<Arc<Store>>> {
-    match Store::connect(config.clone()).await {
-        Err(error) if error.is_passing() => {
-            let error = anyhow::Error::from(error);
-            tracing::warn!(error = format!("{error:#}"), "waiting for the database");
-        }
-        connected => return Ok(Some(connected?)),
-    }
-    let connecting = async {
+) -> Result<Option<Loaded>> {
+    let loading = async {
+        let mut is_first = true;
         loop {
-            tokio::time::sleep(RECONNECT_PAUSE).await;
-            match Store::connect(config.clone()).await {
-                Err(error) if error.is_passing() => {}
-                connected => return Some(connected),
+            match load(config.clone()).await {
+                Err(error) if error.is_passing() => {
+                    if std::mem::take(&mut is_first) {
+                        let error = anyhow::Error::from(error);
+                        tracing::warn!(error = format!("{error:#}"), "waiting for the database");
+                    }
+                }
+                loaded => return Some(loaded),
             }
+            tokio::time::sleep(RECONNECT_PAUSE).await;
         }
     };
-    let reached = async {
+    let mut reached = pin!(async {
         tokio::select! {
-            connected = connecting => connected,
+            loaded = loading => loaded,
             () = stop.cancelled() => None,
         }
+    });
+    let loaded = match tokio::time::timeout(USUAL_LOAD, &mut reached).await {
+        Ok(loaded) => loaded,
+        Err(_) => waiting::serve_while(wire.clone(), reached).await?,
     };
-    let connected = waiting::serve_while(wire.clone(), reached).await?;
-    Ok(connected.transpose()?)
+    Ok(loaded.transpose()?)
 }
 
-/// Fills the caches and opens the port.
+/// One attempt of it.
+pub(crate) async fn load(config: StoreConfig) -> Result<Loaded, StoreError> {
+    let registry = Registry::new().register(Arc::new(Widgets));
+    registry.load(config).await
+}
+
+/// Opens the port.
 pub(crate) async fn start(
-    store: Arc<Store>,
+    loaded: Loaded,
     identity: Identity,
     wire: ServerConfig,
     requests: &Requests,
 ) -> Result<Server> {
     let builder = ServerBuilder {
-        registry: Registry::new().register(Arc::new(Widgets)),
-        store,
+        loaded,
         authenticator: Arc::new(identity.authenticator),
         authorizer: identity.authorizer,
         namespaces: identity.namespaces,

@@ -9,9 +9,11 @@ use anyhow::{Context, Result};
 use plumbing::shutdown;
 use serving::auth::{Authenticator, MastersOnly};
 use serving::namespaces::EveryNamespace;
+use serving::registry::Loaded;
 use serving::tls::CertificateFiles;
+use serving::wire::ServerConfig;
 use store::private_postgres::{PrivatePostgres, PrivatePostgresOptions};
-use store::{Store, StoreConfig, StoreError};
+use store::{StoreConfig, StoreError};
 use tokio_util::sync::CancellationToken;
 
 use crate::certs::{Authority, Leaf};
@@ -43,15 +45,16 @@ pub(crate) async fn run(args: Standalone) -> Result<()> {
         let credentials = credentials.await.context("making keys broke off")??;
         let wire = listen(&args, &credentials).wire().await?;
         return match serve::reach(store_config(&args, url), &wire, &stop).await? {
-            Some(store) => serve_from(&args, store, &credentials, stop).await,
+            Some(loaded) => serve_from(&args, (loaded, wire), &credentials, stop).await,
             None => Ok(()),
         };
     }
     let postgres = start_postgres(&args).await?;
     let served = async {
-        let store = open_store(&args, &postgres).await?;
+        let loaded = load(&args, &postgres).await?;
         let credentials = credentials.await.context("making keys broke off")??;
-        serve_from(&args, store, &credentials, stop).await
+        let wire = listen(&args, &credentials).wire().await?;
+        serve_from(&args, (loaded, wire), &credentials, stop).await
     }
     .await;
     let stopped = tokio::task::spawn_blocking(move || postgres.stop()).await;
@@ -72,13 +75,13 @@ async fn start_postgres(args: &Standalone) -> Result<PrivatePostgres> {
     Ok(started.context("starting postgres broke off")??)
 }
 
-/// The store of a Postgres of this server's own, whose schema it makes.
-async fn open_store(args: &Standalone, postgres: &PrivatePostgres) -> Result<Arc<Store>> {
+/// Loads from a Postgres of this server's own, whose schema it makes.
+async fn load(args: &Standalone, postgres: &PrivatePostgres) -> Result<Loaded> {
     let config = store_config(args, &postgres.url(DATABASE, RUNTIME));
     // Every start but the first, and the one after an upgrade, finds everything there.
-    match Store::connect(config.clone()).await {
+    match serve::load(config.clone()).await {
         Err(error) if error.needs_migration() => {}
-        connected => return Ok(connected?),
+        loaded => return Ok(loaded?),
     }
     let owner = postgres.url(DATABASE, OWNER);
     let mut migrated = store::migrate(&owner, RUNTIME).await;
@@ -87,7 +90,7 @@ async fn open_store(args: &Standalone, postgres: &PrivatePostgres) -> Result<Arc
         migrated = store::migrate(&owner, RUNTIME).await;
     }
     migrated.context("cannot migrate the database")?;
-    Ok(Store::connect(config).await?)
+    Ok(serve::load(config).await?)
 }
 
 fn store_config(args: &Standalone, database_url: &str) -> StoreConfig {
@@ -100,7 +103,7 @@ fn store_config(args: &Standalone, database_url: &str) -> StoreConfig {
 
 async fn serve_from(
     args: &Standalone,
-    store: Arc<Store>,
+    (loaded, wire): (Loaded, ServerConfig),
     credentials: &Credentials,
     stop: CancellationToken,
 ) -> Result<()> {
@@ -109,8 +112,7 @@ async fn serve_from(
         authorizer: Arc::new(MastersOnly),
         namespaces: Arc::new(EveryNamespace),
     };
-    let wire = listen(args, credentials).wire().await?;
-    let server = serve::start(store, identity, wire, &args.requests).await?;
+    let server = serve::start(loaded, identity, wire, &args.requests).await?;
     let path = args.data_dir.join("kubeconfig");
     let config = kubeconfig::render(server.local_addr(), &credentials.ca, &credentials.admin);
     files::write_private(&path, format!("{config:#}\n").as_bytes())?;

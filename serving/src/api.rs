@@ -252,7 +252,6 @@ fn allotted_time(request: &Request, info: &RequestInfo) -> Result<Option<Duratio
     })))
 }
 
-/// The id that kube-apiserver gave the request, or a new one.
 /// The answer to a health check; `None` when the path is none of one.
 pub(crate) fn health_response(health: &Health, path: &str, query: &str) -> Option<Response> {
     let report = health.respond(path, query)?;
@@ -262,6 +261,7 @@ pub(crate) fn health_response(health: &Health, path: &str, query: &str) -> Optio
     Some(response)
 }
 
+/// The id that kube-apiserver gave the request, or a new one.
 fn audit_id(headers: &HeaderMap) -> String {
     let given = exchange::text(headers, &HeaderName::from_static("audit-id"));
     let is_sound = |id: &&str| {

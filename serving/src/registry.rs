@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use machinery::resource::ResourceInfo;
-use store::{Collection, Store, StoreError};
+use store::{Collection, Store, StoreConfig, StoreError};
 
 use crate::{
     resource::Resource,
@@ -31,21 +31,19 @@ impl Registry {
         self
     }
 
-    /// The descriptions of all resources, in the order of registration.
-    #[must_use]
-    pub fn infos(&self) -> Vec<&ResourceInfo> {
-        self.resources
-            .iter()
-            .map(|resource| resource.info())
-            .collect()
-    }
-
-    /// Opens every resource's collection; to be called before the store starts.
+    /// Connects to the database, opens every resource's collection and fills the caches.
     ///
     /// # Errors
     ///
-    /// When the store refuses a collection.
-    pub async fn open(self, store: &Store) -> Result<Served, StoreError> {
+    /// When the database cannot be reached, or is not one that this program can serve from.
+    pub async fn load(&self, config: StoreConfig) -> Result<Loaded, StoreError> {
+        let store = Store::connect(config).await?;
+        let served = self.open(&store).await?;
+        store.start().await?;
+        Ok(Loaded { store, served })
+    }
+
+    async fn open(&self, store: &Store) -> Result<Served, StoreError> {
         let mut entries = Vec::with_capacity(self.resources.len());
         for resource in &self.resources {
             let info = resource.info();
@@ -58,6 +56,14 @@ impl Registry {
         }
         Ok(Served { entries })
     }
+}
+
+/// A store that has started, and the collections in it.
+pub struct Loaded {
+    /// One process' view of the database.
+    pub store: Arc<Store>,
+    /// What is served from it.
+    pub served: Served,
 }
 
 /// A resource with its collection.
@@ -91,6 +97,12 @@ impl Served {
         Version::named(entry.info(), version)
             .is_some()
             .then_some(entry)
+    }
+
+    /// The descriptions of all resources, in the order of registration.
+    #[must_use]
+    pub fn infos(&self) -> Vec<&ResourceInfo> {
+        self.entries.iter().map(|entry| entry.info()).collect()
     }
 
     /// All resources.

@@ -19,16 +19,14 @@ use crate::{
     http,
     metrics::Metrics,
     namespaces::NamespaceLookup,
-    registry::Registry,
+    registry::Loaded,
     wire,
 };
 
 /// What a server is made of.
 pub struct ServerBuilder {
-    /// The resources that it serves.
-    pub registry: Registry,
-    /// Where their objects are; connected, and not started yet.
-    pub store: Arc<Store>,
+    /// The resources that it serves, and where their objects are.
+    pub loaded: Loaded,
     /// Finds out who asks.
     pub authenticator: Arc<Authenticator>,
     /// Decides what is allowed.
@@ -65,19 +63,18 @@ pub struct Server {
 }
 
 impl ServerBuilder {
-    /// Fills the caches and opens the listening socket.
+    /// Opens the listening socket.
     ///
     /// # Errors
     ///
-    /// When the store cannot start or the address cannot be bound.
+    /// When the address cannot be bound.
     pub async fn start(self) -> Result<Server, Error> {
-        let documents = Documents::build(&self.about, &self.registry.infos());
-        let served = self.registry.open(&self.store).await?;
-        self.store.start().await?;
+        let Loaded { store, served } = self.loaded;
+        let documents = Documents::build(&self.about, &served.infos());
         let wire = wire::Server::bind(self.wire).await?;
         let api = Api {
             served,
-            store: Arc::clone(&self.store),
+            store: Arc::clone(&store),
             authenticator: self.authenticator,
             authorizer: self.authorizer,
             namespaces: self.namespaces,
@@ -93,7 +90,7 @@ impl ServerBuilder {
         Ok(Server {
             wire,
             api: Arc::new(api),
-            store: self.store,
+            store,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::future::{Future, ready};
 use std::sync::Arc;
+use std::time::Duration;
 
 use machinery::error::ApiError;
 use plumbing::health::{Health, Probe, Weight};
@@ -17,6 +18,9 @@ use crate::wire::{Server, ServerConfig, ShutdownTimes};
 /// Seconds after which a client may ask again.
 const RETRY_AFTER: u32 = 1;
 
+/// Whoever is answered just then has so long to read it, while nobody listens.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// Serves health checks, and 503 for everything else, until `reached` is done; then the port is free
 /// again. To be called where [`Server::run`] may be.
 ///
@@ -28,7 +32,10 @@ pub async fn serve_while<T>(
     reached: impl Future<Output = T>,
 ) -> Result<T, Error> {
     let server = Server::bind(ServerConfig {
-        shutdown: ShutdownTimes::default(),
+        shutdown: ShutdownTimes {
+            delay: Duration::ZERO,
+            grace: GRACE,
+        },
         ..config
     })
     .await?;
@@ -40,11 +47,11 @@ pub async fn serve_while<T>(
     let reaching = async {
         let reached = reached.await;
         end.cancel();
-        reached
+        Ok(reached)
     };
     let app = http::configure_answers(move |request| ready(answer(&health, &request)));
-    let (served, reached) = tokio::join!(server.run(app, end.clone()), reaching);
-    served.map(|()| reached)
+    let ((), reached) = tokio::try_join!(server.run(app, end.clone()), reaching)?;
+    Ok(reached)
 }
 
 fn answer(health: &Health, request: &Request) -> Response {

@@ -49,17 +49,24 @@ impl<K, V: Clone> Recent<K, V> {
         value
     }
 
-    /// Lets the oldest values go until the rest, or the newest alone, has at most `most` bytes.
+    /// Lets values go, those first that nobody has asked for the longest, until the rest has at most
+    /// `most` bytes or is one. What has no bytes stays.
     pub(crate) fn shed(&self, most: usize, bytes_of: impl Fn(&V) -> usize) {
         let mut values = self.values();
-        let mut left = values
+        let mut by_use: Vec<_> = values
             .iter()
-            .map(|(.., value)| bytes_of(value))
-            .sum::<usize>();
-        while left > most && values.len() > 1 {
-            if let Some((.., value)) = values.pop_front() {
-                left -= bytes_of(&value);
+            .map(|(_, used, value)| (*used, bytes_of(value)))
+            .filter(|(_, bytes)| *bytes > 0)
+            .collect();
+        by_use.sort_unstable();
+        by_use.pop();
+        let mut left: usize = values.iter().map(|(.., value)| bytes_of(value)).sum();
+        for (used, bytes) in by_use {
+            if left <= most {
+                break;
             }
+            left -= bytes;
+            values.retain(|(_, at, value)| *at != used || bytes_of(value) == 0);
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::apply::extend_events;
@@ -13,7 +13,7 @@ use crate::collection::Collection;
 use crate::compaction::{self, Compacted};
 use crate::error::StoreError;
 use crate::failpoints::{Point, at};
-use crate::link::{Failure, Link, classify, connect_options, set_up, within};
+use crate::link::{Failure, Link, classify, connect_options, set_up, timed_out, within};
 use crate::probe::{self, Probe};
 use crate::schema;
 use crate::shared::{CollectionStats, Shared};
@@ -22,7 +22,7 @@ use crate::tail::Tail;
 use crate::types::{Project, Revision};
 use crate::writer::{Leader, Queued};
 
-/// The first connection takes at most this long.
+/// Each step of the first connection takes at most this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Before a task that panicked is started again.
@@ -83,10 +83,12 @@ impl Store {
         let mut connection = within(CONNECT_TIMEOUT, connecting)
             .await
             .map_err(failed("connecting"))?;
-        set_up(&mut connection)
+        within(CONNECT_TIMEOUT, set_up(&mut connection))
             .await
             .map_err(failed("setting up the session"))?;
-        schema::verify(&mut connection).await?;
+        timeout(CONNECT_TIMEOUT, schema::verify(&mut connection))
+            .await
+            .unwrap_or_else(|_| Err(failed("reading the schema's version")(timed_out())))?;
         let (queue, queued) = mpsc::channel(config.queue.max(1));
         let (probes, probed) = mpsc::channel(probe::QUEUE);
         let store = Self {
@@ -96,7 +98,7 @@ impl Store {
         };
         let opening = within(CONNECT_TIMEOUT, Link::of(connection, &store.shared));
         let mut link = opening.await.map_err(refused)?;
-        extend_events(&mut link.connection)
+        within(CONNECT_TIMEOUT, extend_events(&mut link.connection))
             .await
             .map_err(failed("extending the event log"))?;
         store.shared.put_first_link(link);

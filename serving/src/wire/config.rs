@@ -58,7 +58,8 @@ pub struct Limits {
     /// Longest silence of a client in the middle of a request body.
     pub body_idle_timeout: Duration,
     /// Longest time that a client may take nothing of a response; then its stream is reset, or its
-    /// HTTP/1.1 connection closed.
+    /// HTTP/1.1 connection closed. Over HTTP/2 a piece of the body counts when all of it was taken:
+    /// that is mostly 64 KiB, and an object of a watch at most.
     pub stall_timeout: Duration,
     /// Bytes of one request's headers, in both protocols.
     pub header_bytes: u32,

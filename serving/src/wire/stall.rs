@@ -26,6 +26,11 @@ pub(super) fn note(gave: bool) {
     let _ = UNTAKEN.try_with(|since| since.set(gave.then(Instant::now)));
 }
 
+/// Notes that bytes went out: a client that takes them, however slowly, is not stalled.
+pub(super) fn note_progress() {
+    let _ = UNTAKEN.try_with(|since| since.set(since.get().map(|_| Instant::now())));
+}
+
 /// Runs what sends the body of one response at a time; `None` when a client took nothing for
 /// `limit`. What was run is dropped then, which resets its stream or closes its connection.
 pub(super) async fn unless_stalled<F: Future>(limit: Duration, sending: F) -> Option<F::Output> {

@@ -434,7 +434,10 @@ async fn load(slow: &Slow, name: &str, slow_flush: Duration) -> Load {
         replicas.push(Replica::with(config).await);
     }
     let start = replicas[0].store.applied();
-    let flushes = || slow.number("SELECT wal_sync FROM pg_stat_wal");
+    let flushes = || match slow.number("SHOW server_version_num") {
+        ..180_000 => slow.number("SELECT wal_sync FROM pg_stat_wal"),
+        _ => slow.number("SELECT sum(fsyncs) FROM pg_stat_io WHERE object = 'wal'"),
+    };
     let (before, began) = (flushes(), Instant::now());
     let mut writers = tokio::task::JoinSet::new();
     for n in 0..64 {

@@ -147,7 +147,11 @@ impl Server {
 
     /// Starts a server of other parts.
     pub async fn start_with(config: StoreConfig, change: impl FnOnce(&mut ServerBuilder)) -> Self {
-        let store = Store::connect(config).await.expect("the store");
+        let registry = Registry::new()
+            .register(Arc::new(Gadgets))
+            .register(Arc::new(Gizmos));
+        let loaded = registry.load(config).await.expect("the store");
+        let store = Arc::clone(&loaded.store);
         let (serving, clients) = (Authority::new("serving"), Authority::new("clients"));
         let directory = std::env::temp_dir().join(format!("serving-test-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir(&directory).unwrap();
@@ -164,10 +168,7 @@ impl Server {
         std::fs::remove_dir_all(&directory).unwrap();
         wire.workers = 2;
         let mut builder = ServerBuilder {
-            registry: Registry::new()
-                .register(Arc::new(Gadgets))
-                .register(Arc::new(Gizmos)),
-            store: Arc::clone(&store),
+            loaded,
             authenticator: Arc::new(Authenticator::standalone(clients.pem.as_bytes()).unwrap()),
             authorizer: Arc::new(Alice),
             namespaces: Arc::new(Namespaces),
