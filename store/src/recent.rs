@@ -96,17 +96,23 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_values_go_until_the_rest_is_small_enough() {
-        let recent = Recent::new(4);
+    fn the_values_that_were_used_last_stay_until_the_rest_is_small_enough() {
+        let recent = Recent::new(5);
         for key in 1..=4 {
             recent.find_or(key, || 10 * key);
         }
         recent.shed(75, |value| *value);
         assert_eq!(recent.find(|key| *key <= 2), None);
         assert_eq!(recent.find(|key| *key == 3), Some(30));
+        recent.find_or(5, || 0);
         recent.shed(5, |value| *value);
-        assert_eq!(recent.find(|key| *key == 3), None);
-        assert_eq!(recent.find(|key| *key == 4), Some(40), "one is always kept");
+        assert_eq!(recent.find(|key| *key == 4), None, "nobody asked for it");
+        assert_eq!(recent.find(|key| *key == 3), Some(30), "one is always kept");
+        assert_eq!(
+            recent.find(|key| *key == 5),
+            Some(0),
+            "it may be being made"
+        );
     }
 
     #[test]

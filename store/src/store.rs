@@ -56,7 +56,7 @@ impl StoreConfig {
             database_url: database_url.into(),
             retention: Duration::from_secs(15 * 60),
             ring_time: Duration::from_secs(5 * 60),
-            ring_bytes: 64 * 1024 * 1024,
+            ring_bytes: 32 * 1024 * 1024,
             queue: 8192,
             compaction_interval: Duration::from_secs(60),
             slow_flush: Duration::from_micros(700),
