@@ -81,9 +81,8 @@ pub(crate) async fn load(
 ) -> Result<Everything, sqlx::Error> {
     at(Point::LoadBegin).await?;
     let mut transaction = connection.begin().await?;
-    // The session's limit is meant for writes. A plan that sorts events would write their bodies
-    // to disk, where the order is that of an index. The lock comes before the snapshot: a partition
-    // that is dropped in between would be missing from it.
+    // The session's limit is for writes. A plan that sorts events would write their bodies to disk.
+    // The lock comes before the snapshot: else a partition dropped in between would be missing.
     transaction
         .execute(
             "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
