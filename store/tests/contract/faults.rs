@@ -176,6 +176,7 @@ async fn no_row_ever_appears_below_a_published_revision() {
     let (wanted, patience) = (250 * i64::from(scale()), PATIENCE * scale());
     let began = Instant::now();
     while looks < wanted
+        || order.seen.len() < 600 * scale() as usize
         || number(&mut admin, "SELECT last_value FROM public.batches").await < wanted
     {
         let published = replicas.iter().map(|r| r.store.applied().get()).max();
@@ -189,6 +190,7 @@ async fn no_row_ever_appears_below_a_published_revision() {
     }
     let (told, log) = settle(&stop, writers, &database.admin_url).await;
     println!("64 writers, {told:?}, {looks} looks, 0 rows below a published revision");
+    assert!(told.applied > 500 && looks > 100, "{told:?}, {looks} looks");
     check_watch(&mut watcher, &log).await;
 }
 
