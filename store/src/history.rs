@@ -160,12 +160,7 @@ impl<P: Project> History<P> {
             Some(usable) => usable,
             None => Link::open(&self.shared).await?,
         };
-        if Some(&usable.epoch) != known.as_deref() {
-            self.shared.doubt.notify_one();
-            return Err(sqlx::Error::Protocol(
-                "the database is another than before".to_owned(),
-            ));
-        }
+        self.shared.ensure_known(&usable)?;
         Ok(link.insert(usable))
     }
 
