@@ -81,11 +81,17 @@ pub(crate) struct Program {
 struct Count {
     passed: u64,
     failed: u64,
+    /// Tests that failed, to be named once more at the end.
+    names: Vec<String>,
 }
 
 impl Count {
-    /// Adds the summary in a line of libtest's, if it is one.
+    /// Adds the summary in a line of libtest's, if it is one, or the name of a test that failed.
     fn add_line(&mut self, line: &str) -> bool {
+        let failed = line.strip_prefix("test ");
+        if let Some(name) = failed.and_then(|line| line.strip_suffix(" ... FAILED")) {
+            self.names.push(name.to_owned());
+        }
         let Some(summary) = line.strip_prefix("test result: ") else {
             return false;
         };
@@ -110,6 +116,9 @@ pub(crate) fn run(args: &Test) -> ExitCode {
         // A step that is no test counts as one that failed.
         count.failed = count.failed.max(1);
         eprintln!("error: {error:#}");
+    }
+    for name in &count.names {
+        println!("failed: {name}");
     }
     println!("took {} s", start.elapsed().as_secs());
     println!("{} passed, {} failed", count.passed, count.failed);
@@ -171,17 +180,20 @@ fn steps(args: &Test, count: &mut Count) -> Result<()> {
 /// Random histories under faults, and planted bugs that they must find: each is one test.
 fn run_histories(args: &Test, count: &mut Count) -> Result<()> {
     let programs = target_dir()?.join("debug");
-    let mut add = |passed| match passed {
-        true => count.passed += 1,
-        false => count.failed += 1,
+    let mut add = |what: &str, passed| {
+        if passed {
+            count.passed += 1;
+        } else {
+            count.failed += 1;
+            count.names.push(what.to_owned());
+        }
     };
     let histories = if args.long { LONG_HISTORIES } else { HISTORIES };
-    add(timed("histories", || {
-        robust::run_built(&programs, histories)
-    })?);
+    let passed = timed("histories", || robust::run_built(&programs, histories))?;
+    add("histories", passed);
     for bug in robust::planted_bugs(args.long) {
         let what = format!("planted {bug}");
-        add(timed(&what, || robust::is_caught(&programs, &bug))?);
+        add(&what, timed(&what, || robust::is_caught(&programs, &bug))?);
     }
     Ok(())
 }
@@ -305,6 +317,8 @@ fn count_tests(command: &mut Command, args: &Test, count: &mut Count) -> Result<
     }
     if !child.wait()?.success() && count.failed == failed_before {
         count.failed += 1;
+        let program = command.get_program().to_string_lossy();
+        count.names.push(format!("{program}, without a summary"));
     }
     Ok(())
 }
@@ -413,6 +427,8 @@ mod tests {
         assert!(count.add_line("test result: ok. 3 passed; 0 failed; 1 ignored; finished in 0.1s"));
         assert!(count.add_line("test result: FAILED. 2 passed; 4 failed; 0 ignored"));
         assert!(!count.add_line("test a::b ... ok"));
+        assert!(!count.add_line("test a::c ... FAILED"));
         assert_eq!((count.passed, count.failed), (5, 4));
+        assert_eq!(count.names, ["a::c"]);
     }
 }
