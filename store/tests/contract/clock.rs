@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use store::testing::database;
 use store::{ReadError, Revision, StoreConfig, WatchError};
 
-use crate::support::{Replica, contents, key, next_events};
+use crate::support::{Replica, contents, key, next_events, until};
 
 /// Moves the clock by which these events were recorded.
 async fn step(admin: &mut PgConnection, from: i64, to: i64, hours: i32) {
@@ -41,6 +41,11 @@ async fn a_wall_clock_that_jumps_changes_no_order_and_makes_no_gap() {
             "{hours} h: compacted up to {} of {}",
             pass.revision, revisions[59]
         );
+        // What one has let go the other learns within a second, and lets go too.
+        until("both know of it", async || {
+            replica.store.compacted() >= pass.revision
+        })
+        .await;
         // At worst history goes too early, and who needs it is told; what is shown is whole.
         for replica in [&fresh, &replica] {
             for (n, after) in [start].iter().chain(&revisions).enumerate() {

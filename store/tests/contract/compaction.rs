@@ -325,7 +325,8 @@ async fn old_rows_that_vacuum_cannot_remove_are_seen() {
     compact(&replica.store).await;
     let before = replica.store.survey().unwrap();
     assert!(before.bytes > 0, "{before:?}");
-    assert_eq!(before.notification_queue, 0.0);
+    // Of the whole server, where others notify too.
+    assert!(before.notification_queue < 0.001, "{before:?}");
     assert!(
         (1..1_000_000).contains(&before.transaction_age),
         "{before:?}"

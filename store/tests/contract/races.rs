@@ -275,8 +275,8 @@ async fn ten_thousand_watchers_that_come_back_at_once_share_what_is_read_for_the
 }
 
 async fn transactions(admin: &mut PgConnection) -> i64 {
-    // Sessions report what they did with a delay, when they are idle for a second at the latest.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    // Sessions that fall idle report what they did ten seconds later.
+    tokio::time::sleep(Duration::from_millis(10_500)).await;
     sqlx::query_scalar(
         "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()",
     )

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use store::testing::{TestDatabase, database};
 use store::{
     Collection, Event, EventKind, Key, Operation, Project, Provenance, Revision, Snapshot, Store,
-    StoreConfig, WatchError, Watcher, Write, WriteError,
+    StoreConfig, StoreError, WatchError, Watcher, Write, WriteError,
 };
 use uuid::Uuid;
 
@@ -45,22 +45,27 @@ impl Replica {
         Self::with(StoreConfig::new(&database.url)).await
     }
 
+    /// A start gives up on a database that is slow to answer; this tries again.
     pub(crate) async fn with(config: StoreConfig) -> Self {
-        let store = Store::connect(config).await.unwrap();
-        let things = store
-            .register("test.example.com", "things", Text)
-            .await
-            .unwrap();
-        let others = store
-            .register("test.example.com", "others", Text)
-            .await
-            .unwrap();
-        store.start().await.unwrap();
-        Self {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match Self::start(config.clone()).await {
+                Err(StoreError::Database { .. }) if Instant::now() < deadline => {}
+                started => return started.unwrap(),
+            }
+        }
+    }
+
+    async fn start(config: StoreConfig) -> Result<Self, StoreError> {
+        let store = Store::connect(config).await?;
+        let things = store.register("test.example.com", "things", Text).await?;
+        let others = store.register("test.example.com", "others", Text).await?;
+        store.start().await?;
+        Ok(Self {
             store,
             things,
             others,
-        }
+        })
     }
 
     pub(crate) async fn alone() -> Self {

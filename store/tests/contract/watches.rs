@@ -305,7 +305,8 @@ async fn cost_of_writes(count: usize) -> i64 {
         .collect();
     let mut connection = PgConnection::connect(&database.admin_url).await.unwrap();
     let settled = async |connection: &mut PgConnection| {
-        // Sessions tell what they did with a delay, when they are idle for a second at the latest.
+        // Sessions tell what they did once a second while they are asked; one that falls idle, as the
+        // writer's here, ten seconds later.
         tokio::time::sleep(Duration::from_millis(1500)).await;
         transactions(connection).await
     };

@@ -127,11 +127,14 @@ async fn concurrent_creates_of_one_key_have_one_winner() {
 async fn a_write_whose_caller_left_is_still_written() {
     let replica = Replica::alone().await;
     let names: Vec<_> = (0..50).map(|n| key(&format!("ns/{n}"))).collect();
+    let mut left = 0;
     for name in &names {
         let mut write = Box::pin(replica.things.write(create(name, Uuid::new_v4(), "x")));
-        // Polled once, which queues it; then dropped.
-        assert!(futures::poll!(&mut write).is_pending());
+        // Polled once, which queues it; then dropped, unless this thread stood still for so long that
+        // it was answered meanwhile.
+        left += usize::from(futures::poll!(&mut write).is_pending());
     }
+    assert!(left > names.len() / 2, "{left}");
     let mut watcher = replica.things.watch(store::Revision::ZERO).unwrap();
     let events = crate::support::next_events(&mut watcher, names.len()).await;
     assert_eq!(events.len(), names.len());
