@@ -10,8 +10,8 @@ use tokio::process::Command;
 const COUNT: &str = "select coalesce(sum(xact_commit + xact_rollback), 0) \
     from pg_stat_database where datname is not null and datname <> current_database()";
 
-/// Backends report what they did at most this late.
-const REPORT: Duration = Duration::from_millis(1_500);
+/// A session that falls idle reports what it did before this late.
+const REPORT: Duration = Duration::from_millis(10_500);
 
 /// A Postgres, by the command that runs a statement given as its last argument.
 #[derive(Clone, Debug)]
@@ -25,12 +25,18 @@ impl Database {
         Self { command }
     }
 
-    /// How many transactions it runs in that time.
-    pub async fn transactions_during(&self, time: Duration) -> Result<usize> {
+    /// How many transactions it runs in that time, by so many looks one after the other.
+    pub async fn transactions_during(&self, time: Duration, looks: usize) -> Result<Vec<usize>> {
         tokio::time::sleep(REPORT).await;
-        let before = self.transactions().await?;
-        tokio::time::sleep(time).await;
-        Ok(self.transactions().await?.saturating_sub(before))
+        let mut counts = Vec::with_capacity(looks);
+        let mut before = self.transactions().await?;
+        for _ in 0..looks {
+            tokio::time::sleep(time).await;
+            let now = self.transactions().await?;
+            counts.push(now.saturating_sub(before));
+            before = now;
+        }
+        Ok(counts)
     }
 
     async fn transactions(&self) -> Result<usize> {

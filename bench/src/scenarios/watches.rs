@@ -93,10 +93,7 @@ impl Plan {
     ) -> Result<Figure> {
         let idle = self.watchers(watchers).await?;
         settle().await;
-        let mut looks = Vec::with_capacity(LOOKS);
-        for _ in 0..LOOKS {
-            looks.push(database.transactions_during(LOOK).await?);
-        }
+        let mut looks = database.transactions_during(LOOK, LOOKS).await?;
         drop(idle);
         looks.sort_unstable();
         let operations = looks.get(LOOKS / 2).copied().unwrap_or_default();
