@@ -64,8 +64,12 @@ impl Postgres {
     /// Connection URL for a role.
     #[must_use]
     pub fn url(&self, role: &str) -> String {
+        self.url_of(DATABASE, role)
+    }
+
+    fn url_of(&self, database: &str, role: &str) -> String {
         format!(
-            "postgres://{role}@localhost/{DATABASE}?host={}&port={PORT}",
+            "postgres://{role}@localhost/{database}?host={}&port={PORT}",
             self.dir.display()
         )
     }
@@ -182,20 +186,22 @@ impl Postgres {
         Ok(file)
     }
 
-    /// Replaces the database, whoever uses it, by what a dump holds.
+    /// Replaces the database, whoever uses it, by what a dump holds. It is whole when it gets its
+    /// name: nobody finds one without a schema.
     pub fn restore(&self, dump: &Path) -> Result<()> {
-        self.psql(
-            "postgres",
-            &format!("drop database {DATABASE} with (force)"),
-        )?;
-        self.create_database()?;
+        let restored = &format!("{DATABASE}_restored");
+        let admin = |statement: String| self.psql("postgres", &statement);
+        admin(format!("drop database if exists {restored}"))?;
+        admin(format!("create database {restored} owner {OWNER}"))?;
         let mut command = self.command("psql");
         command
             .args(["--no-psqlrc", "--quiet", "--single-transaction"])
             .args(["--set=ON_ERROR_STOP=1", "--file"])
             .arg(dump)
-            .arg(self.url(OWNER));
-        checked(&mut command).map(drop)
+            .arg(self.url_of(restored, OWNER));
+        checked(&mut command)?;
+        admin(format!("drop database {DATABASE} with (force)"))?;
+        admin(format!("alter database {restored} rename to {DATABASE}")).map(drop)
     }
 
     fn data(&self) -> PathBuf {

@@ -43,10 +43,10 @@ pub struct Judged {
 /// Has one history happen, in a namespace of its own, and judges it.
 pub async fn run(lab: &Arc<Lab>, plan: Plan, number: u64) -> Result<Judged> {
     let namespace = format!("h{number}-{:x}", plan.seed);
+    lab.slow_disk(plan.disk).await?;
     if plan.is_calm() {
         warm_up(lab, number).await;
     }
-    lab.slow_disk(plan.disk).await?;
     lab.age().await?;
     let beginning = beginning(lab, &namespace).await?;
     let targets = lab.targets().to_vec();

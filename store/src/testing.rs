@@ -1,9 +1,12 @@
-//! Databases for tests: one private Postgres for each test process, one database for each test.
+//! Databases for tests: one private Postgres for each test process, one database for each test; and
+//! what a test's machine itself is late by.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::error::StoreError;
 use crate::private_postgres::{PrivatePostgres, PrivatePostgresOptions};
@@ -57,6 +60,47 @@ pub fn shared_postgres() -> &'static PrivatePostgres {
         prepare(&postgres, TEMPLATE).expect("the template is migrated");
         postgres
     })
+}
+
+/// How late threads of this process come to their turn: what a busy machine, or one that stands
+/// still, adds to any time that is measured meanwhile.
+#[derive(Debug)]
+pub struct Lag {
+    worst: Arc<Mutex<Duration>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Lag {
+    /// By a thread that only sleeps, until this is dropped.
+    pub fn watch() -> Self {
+        const PAUSE: Duration = Duration::from_millis(1);
+        let (worst, stop) = <(Arc<Mutex<Duration>>, Arc<AtomicBool>)>::default();
+        let this = Self {
+            worst: Arc::clone(&worst),
+            stop: Arc::clone(&stop),
+        };
+        thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                thread::sleep(PAUSE);
+                let late = began.elapsed().saturating_sub(PAUSE);
+                let mut worst = worst.lock().unwrap_or_else(PoisonError::into_inner);
+                *worst = late.max(*worst);
+            }
+        });
+        this
+    }
+
+    /// The worst since it was asked last.
+    pub fn take(&self) -> Duration {
+        std::mem::take(&mut *self.worst.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Lag {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Options for a test's Postgres.

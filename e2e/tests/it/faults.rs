@@ -197,6 +197,9 @@ fn thirty_seconds_without_postgres_break_no_watch_and_no_discovery() -> Result<(
     let namespace = Namespace::create(&cluster, "outage")?;
     let kubectl = namespace.kubectl();
     kubectl.run_with("apply -f -", &widget("before", 0))?;
+    // The controller writes its status some times: none of that is to be in the watch, or under way
+    // when the database ends.
+    kubectl.run("wait --for=jsonpath={.status.phase}=Running widget/before --timeout=60s")?;
     let replicas = pids(&cluster);
 
     let mut watch = kubectl

@@ -3,9 +3,6 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use store::StoreConfig;
@@ -279,35 +276,4 @@ pub(crate) fn percentile(times: &mut [Duration], part: usize) -> Duration {
     times.sort_unstable();
     let index = (times.len() * part / 100).min(times.len().saturating_sub(1));
     times.get(index).copied().unwrap_or_default()
-}
-
-/// How long the machine let everything stand still: a thread that only sleeps wakes so much too late.
-/// What is measured meanwhile may be so much longer.
-pub(crate) struct Stalls {
-    ended: Arc<AtomicBool>,
-    clock: JoinHandle<Duration>,
-}
-
-impl Stalls {
-    pub(crate) fn watch() -> Self {
-        const TICK: Duration = Duration::from_millis(5);
-        let ended = Arc::new(AtomicBool::new(false));
-        let end = Arc::clone(&ended);
-        let clock = std::thread::spawn(move || {
-            let mut worst = Duration::ZERO;
-            while !end.load(Ordering::Relaxed) {
-                let began = Instant::now();
-                std::thread::sleep(TICK);
-                worst = worst.max(began.elapsed().saturating_sub(TICK));
-            }
-            worst
-        });
-        Self { ended, clock }
-    }
-
-    /// The longest of them.
-    pub(crate) fn worst(self) -> Duration {
-        self.ended.store(true, Ordering::Relaxed);
-        self.clock.join().unwrap()
-    }
 }

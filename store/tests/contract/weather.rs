@@ -5,11 +5,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use sqlx::{Connection, PgConnection};
-use store::testing::{database, shared_postgres};
+use store::testing::{Lag, database, shared_postgres};
 use store::{ReadError, StoreConfig, Watcher, WriteError};
 use uuid::Uuid;
 
-use crate::breakable::{Stalls, config, percentile, scale, signal};
+use crate::breakable::{config, percentile, scale, signal};
 use crate::network::{Network, Weather};
 use crate::support::{Replica, Text, create, key, next_events, until, within};
 use crate::verdicts::{check_watch, keep_creating, settle};
@@ -32,7 +32,7 @@ async fn a_blackhole_is_noticed_and_no_stale_read_is_served_as_a_consistent_one(
     network.becomes(Weather::Blackhole);
     other.create(&key("ns/during"), "2").await;
 
-    let stalls = Stalls::watch();
+    let lag = Lag::watch();
     let began = Instant::now();
     let write = create(&key("ns/lost"), Uuid::new_v4(), "3");
     let (wrote, read) = tokio::join!(
@@ -49,10 +49,10 @@ async fn a_blackhole_is_noticed_and_no_stale_read_is_served_as_a_consistent_one(
         Err(WriteError::OutcomeUnknown | WriteError::Unavailable { .. })
     ));
     assert!(matches!(read.0, Err(ReadError::Unavailable { .. })));
-    let stalled = stalls.worst();
+    let late = lag.take();
     assert!(
-        wrote.1.max(read.1) < DEAD + stalled,
-        "{wrote:?}, stalled for {stalled:?}"
+        wrote.1.max(read.1) < DEAD + late,
+        "{wrote:?}, late by {late:?}"
     );
     within(DEAD, "it notices", async || !cut_off.store.is_reachable()).await;
     for _ in 0..20 {
@@ -169,9 +169,9 @@ async fn lost_notifications_cost_a_second_and_no_event() {
     for (percent, count) in [(10, 40), (100, 5)] {
         network.becomes(Weather::Deaf(percent));
         let before = network.lost();
-        let stalls = Stalls::watch();
+        let lag = Lag::watch();
         let mut times = lags(&other, &mut watcher, count).await;
-        let stalled = stalls.worst();
+        let late = lag.take();
         let worst = percentile(&mut times, 100);
         println!(
             "{percent} % lost ({}): p50 {:?}, worst {worst:?}",
@@ -180,8 +180,8 @@ async fn lost_notifications_cost_a_second_and_no_event() {
         );
         assert!(network.lost() > before || percent < 100);
         assert!(
-            worst < LAG + Duration::from_millis(500) + stalled,
-            "{worst:?}, stalled for {stalled:?}"
+            worst < LAG + Duration::from_millis(500) + late,
+            "{worst:?}, late by {late:?}"
         );
     }
 }

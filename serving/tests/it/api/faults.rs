@@ -1,8 +1,8 @@
 //! What clients see of faults: outages again and again, watchers that hardly read, thousands that
 //! come back at once, replicas that leave, and objects that cannot be read.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -10,7 +10,7 @@ use http_body_util::Full;
 use serde_json::json;
 use store::StoreConfig;
 use store::private_postgres::{PrivatePostgres, Shutdown};
-use store::testing;
+use store::testing::{self, Lag};
 
 use super::crud::revision;
 use super::lists::names;
@@ -31,47 +31,6 @@ fn count() -> usize {
 fn scale() -> usize {
     let asked = std::env::var("FAULT_SCALE").ok();
     asked.and_then(|text| text.parse().ok()).unwrap_or(1)
-}
-
-/// How late threads of this process come to their turn: what a busy machine adds to any time.
-struct Lag {
-    worst: Arc<Mutex<Duration>>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Lag {
-    fn watch() -> Self {
-        const PAUSE: Duration = Duration::from_millis(1);
-        let (worst, stop) = (
-            Arc::<Mutex<Duration>>::default(),
-            Arc::<AtomicBool>::default(),
-        );
-        let this = Self {
-            worst: Arc::clone(&worst),
-            stop: Arc::clone(&stop),
-        };
-        std::thread::spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
-                let began = Instant::now();
-                std::thread::sleep(PAUSE);
-                let late = began.elapsed().saturating_sub(PAUSE);
-                let mut worst = worst.lock().unwrap();
-                *worst = late.max(*worst);
-            }
-        });
-        this
-    }
-
-    /// The worst since it was asked last.
-    fn take(&self) -> Duration {
-        std::mem::take(&mut *self.worst.lock().unwrap())
-    }
-}
-
-impl Drop for Lag {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
 }
 
 /// The processor time that the machine and this process have used, in ticks.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full};
 use serving::wire::ServerConfig;
+use store::testing::Lag;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::client::{PROTOCOLS, Protocol, within};
@@ -97,12 +98,13 @@ async fn what_does_not_end_is_cut_when_time_is_up() {
                 response.into_body().collect().await.map(|_| ())
             });
             bed.alive.becomes(1).await;
+            let lag = Lag::watch();
             let stop = Instant::now();
             bed.shutdown.cancel();
             within(&mut bed.running).await.unwrap().unwrap();
             assert!(stop.elapsed() >= grace);
             assert!(
-                stop.elapsed() < grace + Duration::from_secs(2),
+                stop.elapsed() < grace + Duration::from_secs(2) + lag.take(),
                 "{:?}",
                 stop.elapsed()
             );
