@@ -86,6 +86,11 @@ struct Count {
 }
 
 impl Count {
+    fn fail(&mut self, name: String) {
+        self.failed += 1;
+        self.names.push(name);
+    }
+
     /// Adds the summary in a line of libtest's, if it is one, or the name of a test that failed.
     fn add_line(&mut self, line: &str) -> bool {
         let failed = line.strip_prefix("test ");
@@ -180,13 +185,9 @@ fn steps(args: &Test, count: &mut Count) -> Result<()> {
 /// Random histories under faults, and planted bugs that they must find: each is one test.
 fn run_histories(args: &Test, count: &mut Count) -> Result<()> {
     let programs = target_dir()?.join("debug");
-    let mut add = |what: &str, passed| {
-        if passed {
-            count.passed += 1;
-        } else {
-            count.failed += 1;
-            count.names.push(what.to_owned());
-        }
+    let mut add = |what: &str, passed| match passed {
+        true => count.passed += 1,
+        false => count.fail(what.to_owned()),
     };
     let histories = if args.long { LONG_HISTORIES } else { HISTORIES };
     let passed = timed("histories", || robust::run_built(&programs, histories))?;
@@ -316,9 +317,8 @@ fn count_tests(command: &mut Command, args: &Test, count: &mut Count) -> Result<
         writeln!(out, "{line}")?;
     }
     if !child.wait()?.success() && count.failed == failed_before {
-        count.failed += 1;
         let program = command.get_program().to_string_lossy();
-        count.names.push(format!("{program}, without a summary"));
+        count.fail(format!("{program}, without a summary"));
     }
     Ok(())
 }

@@ -201,7 +201,7 @@ async fn a_commit_that_gave_up_waiting_for_its_standbys_is_not_acknowledged() {
     let slow = Slow::new("warning", Duration::ZERO);
     let replica = Replica::on(&slow.database).await;
     replica.create(&key("ns/first"), "0").await;
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    let waiting = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
     // A barrier may wait beside it, which only asks how fast the disk is.
     let write_waits = format!("{waiting} AND query LIKE '%store.write_one(%'");
     slow.admin("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
@@ -217,7 +217,7 @@ async fn a_commit_that_gave_up_waiting_for_its_standbys_is_not_acknowledged() {
         let write = create(&name, Uuid::new_v4(), "1");
         let writing = tokio::spawn(async move { things.write(write).await });
         until("the write waits", async || {
-            writing.is_finished() || slow.admin(&write_waits).trim() == "1"
+            writing.is_finished() || slow.number(&format!("SELECT count(*) {write_waits}")) == 1
         })
         .await;
         if !writing.is_finished() {
@@ -225,13 +225,10 @@ async fn a_commit_that_gave_up_waiting_for_its_standbys_is_not_acknowledged() {
         }
         assert!(writing.await.unwrap().is_ok());
     };
-    let cancelled = slow.admin(
-        "SELECT pid, pg_cancel_backend(pid) FROM pg_stat_activity
-         WHERE wait_event = 'SyncRep' AND query LIKE '%store.write_one(%'",
-    );
+    let cancelled = slow.admin(&format!("SELECT pid, pg_cancel_backend(pid) {write_waits}"));
     let pid = cancelled.split('|').next().unwrap().to_owned();
     // Its commit has reported success; what became of it is asked by another, which waits too.
-    let others = format!("{waiting} AND pid <> {pid}");
+    let others = format!("SELECT count(*) {waiting} AND pid <> {pid}");
     // So does the log's reader, which may show nothing of it before.
     until("its outcome is looked for", async || {
         writing.is_finished() || slow.admin(&others).trim() != "0"
